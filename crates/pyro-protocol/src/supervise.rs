@@ -1,0 +1,359 @@
+//! What a client and a machine's supervisor say to each other.
+//!
+//! A supervisor is started with one end of a socket pair as its standard input, the owner
+//! channel. The client writes a [`MachineOrder`] on one line; the supervisor answers with
+//! [`Event`] lines. Either side may later send [`ControlRequest`] lines, over the owner
+//! channel or over `control.sock`. With [`Lease::Owner`] the end of the owner channel is
+//! the end of the machine: the kernel closes it however the client dies.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::code::ErrorCode;
+
+/// Longest line on the owner channel or the control socket, in bytes.
+pub const MAX_LINE: usize = 1024 * 1024;
+
+/// Name of the socket that reaches the agent, in the machine's runtime directory.
+pub const AGENT_SOCKET: &str = "agent.sock";
+/// Name of the socket that takes control requests, in the machine's runtime directory.
+pub const CONTROL_SOCKET: &str = "control.sock";
+/// Name of the journal in the machine's directory.
+pub const JOURNAL_FILE: &str = "machine.json";
+/// Name of the lock in the machine's directory: held as long as its supervisor lives.
+pub const LOCK_FILE: &str = "lock";
+/// Name of the console log in the machine's directory.
+pub const CONSOLE_FILE: &str = "console.log";
+/// Name of the file with what the VMM printed, in the machine's directory.
+pub const VMM_LOG_FILE: &str = "vmm.log";
+
+/// A machine to be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineOrder {
+    /// 12 lowercase hexadecimal digits.
+    pub id: String,
+    /// The engine asked for.
+    pub engine: EngineChoice,
+    /// The QEMU program; looked up in `search_path` when absent.
+    pub qemu: Option<PathBuf>,
+    /// Directories to look for host programs, `:`-separated.
+    pub search_path: String,
+    /// Virtual processors, 1 to 8.
+    pub vcpu_count: u8,
+    /// Memory in MiB, 256 to 32768.
+    pub mem_mib: u32,
+    /// The guest kernel.
+    pub kernel: PathBuf,
+    /// The initramfs with the agent.
+    pub initramfs: PathBuf,
+    /// What the machine is for.
+    pub role: Role,
+    /// Whether the guest gets a user-mode network card.
+    pub network: bool,
+    /// The machine ends this many milliseconds after it was ordered.
+    pub ttl_ms: u64,
+    /// Longest time from the VMM's start to the agent's hello, in milliseconds.
+    pub boot_deadline_ms: u64,
+    /// Whether the machine ends with its owner.
+    pub lease: Lease,
+    /// Directory below which the machine's own directory is made.
+    pub machines_dir: PathBuf,
+    /// Directory below which the machine's runtime directory is made.
+    pub runtime_dir: PathBuf,
+    /// Directory that keeps the logs of failed machines.
+    pub logs_dir: PathBuf,
+    /// File that remembers which engines work on this host.
+    pub probe_cache: PathBuf,
+    /// Directory that keeps blank disks to be cloned.
+    pub blank_dir: PathBuf,
+}
+
+/// Which engine runs a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EngineChoice {
+    /// The best one that a real guest was seen to run on.
+    Auto,
+    /// QEMU with KVM.
+    QemuKvm,
+    /// QEMU with software emulation.
+    QemuTcg,
+}
+
+impl EngineChoice {
+    /// The name as users write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::QemuKvm => "qemu-kvm",
+            Self::QemuTcg => "qemu-tcg",
+        }
+    }
+}
+
+/// What a machine is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Role {
+    /// Run an environment: its image read-only, a fresh disk for what the guest writes.
+    Environment {
+        /// The root image.
+        root_image: PathBuf,
+        /// Size of the fresh disk in MiB; it is sparse.
+        upper_mib: u32,
+    },
+    /// Build a root image: layer tars read-only, an empty ext4 made to be filled.
+    Builder {
+        /// The layer tars, lowest first.
+        layers: Vec<PathBuf>,
+        /// The file to make: an ext4 with the layers in it.
+        target: PathBuf,
+        /// Size of the target in MiB; it is sparse.
+        target_mib: u32,
+    },
+}
+
+/// What ends a machine besides its time to live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lease {
+    /// The end of the owner channel.
+    Owner,
+    /// Only a stop request.
+    Detached,
+}
+
+/// What a supervisor tells its owner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum Event {
+    /// The next stage of the start begins.
+    Phase {
+        /// `engine`, `disk`, `boot`.
+        phase: String,
+    },
+    /// The agent said hello; the machine is ready for work.
+    Ready(Ready),
+    /// The machine failed; the supervisor is cleaning up.
+    Failed(Failure),
+    /// The machine is gone and nothing of it is left but what `details` names.
+    Ended {
+        /// Why.
+        reason: EndReason,
+    },
+}
+
+/// A machine that is ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// The socket that reaches the agent.
+    pub agent_socket: PathBuf,
+    /// The socket that takes control requests.
+    pub control_socket: PathBuf,
+    /// The engine that runs the machine: `qemu-kvm` or `qemu-tcg`.
+    pub engine: EngineChoice,
+    /// Process id of the VMM.
+    pub vmm_pid: u32,
+    /// Milliseconds from the supervisor's start to the VMM's.
+    pub prepare_ms: u64,
+    /// Milliseconds from the VMM's start to the agent's hello.
+    pub boot_ms: u64,
+    /// Where the guest's own boot time went.
+    pub guest_boot: crate::request::BootTimes,
+    /// The guest kernel's release.
+    pub kernel: String,
+}
+
+/// Why a machine is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    /// Somebody asked.
+    Stopped,
+    /// The owner is gone.
+    OwnerGone,
+    /// The time to live has passed.
+    Expired,
+    /// The guest powered itself off.
+    PoweredOff,
+    /// It failed; a [`Event::Failed`] came before.
+    Failed,
+}
+
+/// A failure with everything a reader needs to act on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Stable class.
+    pub code: ErrorCode,
+    /// One sentence.
+    pub message: String,
+    /// One remedy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// Which part failed.
+    pub cause: FailureCause,
+    /// The last lines of the guest's console.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub console_tail: Vec<String>,
+    /// How the VMM ended, with what it said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_reason: Option<String>,
+    /// The kept logs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_dir: Option<PathBuf>,
+}
+
+/// The part of a machine that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureCause {
+    /// A program or permission that the host lacks.
+    Host,
+    /// No engine runs guests here, or the one asked for does not.
+    Engine,
+    /// The VMM did not start or ended by itself.
+    Vmm,
+    /// The guest kernel did not come up.
+    Kernel,
+    /// The guest had too little memory.
+    Memory,
+    /// The root image or the upper disk is unusable.
+    Image,
+    /// The agent reported a fault.
+    Agent,
+    /// The link to the guest died.
+    Link,
+    /// A disk of the host is full or unwritable.
+    Disk,
+}
+
+impl FailureCause {
+    /// The word as it stands in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Engine => "engine",
+            Self::Vmm => "vmm",
+            Self::Kernel => "kernel",
+            Self::Memory => "memory",
+            Self::Image => "image",
+            Self::Agent => "agent",
+            Self::Link => "link",
+            Self::Disk => "disk",
+        }
+    }
+}
+
+/// What may be asked of a running supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "request")]
+pub enum ControlRequest {
+    /// End the machine. Answered by [`Event::Ended`] when nothing of it is left.
+    Stop {
+        /// Let the guest sync and power off instead of cutting it.
+        orderly: bool,
+    },
+}
+
+/// What is written down of a machine before anything of it is made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Journal {
+    /// Version of this form.
+    pub schema: u32,
+    /// The machine's id.
+    pub id: String,
+    /// Process id of the supervisor.
+    pub supervisor_pid: u32,
+    /// The machine's runtime directory, outside its own.
+    pub runtime_dir: PathBuf,
+    /// Slot of the user that the VMM runs as; absent when not started by root.
+    pub uid_slot: Option<u32>,
+    /// The VMM, once it runs.
+    pub vmm: Option<VmmIdentity>,
+    /// Unix seconds of the order.
+    pub created_at: u64,
+    /// Unix seconds at which the machine ends.
+    pub expires_at: u64,
+}
+
+/// A process identified beyond the reuse of its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmmIdentity {
+    /// Process id.
+    pub pid: u32,
+    /// Start time in clock ticks since boot: field 22 of `/proc/<pid>/stat`.
+    pub start_time: u64,
+}
+
+/// What `pyro supervise probe` reads: where to look.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeOrder {
+    /// The QEMU program; looked up in `search_path` when absent.
+    pub qemu: Option<PathBuf>,
+    /// Directories to look for host programs, `:`-separated.
+    pub search_path: String,
+    /// File that remembers which engines work on this host.
+    pub probe_cache: PathBuf,
+    /// Forget what is remembered and probe again.
+    pub again: bool,
+}
+
+/// What `pyro supervise sweep` reads: where dead machines may lie.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SweepOrder {
+    /// Directory below which machines have their own.
+    pub machines_dir: PathBuf,
+    /// Report only.
+    pub dry_run: bool,
+}
+
+/// What `pyro supervise sweep` prints: machines whose supervisor is gone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SweepReport {
+    /// Machines that were cleaned up, or would be.
+    pub machines: Vec<SweptMachine>,
+}
+
+/// A machine whose supervisor is gone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SweptMachine {
+    /// Its id.
+    pub id: String,
+    /// Process ids of its VMM that still ran.
+    pub processes: Vec<u32>,
+    /// Its directories.
+    pub directories: Vec<PathBuf>,
+    /// Why it could not be cleaned up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// What `pyro supervise probe` prints: which engines run guests on this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeReport {
+    /// The engine that `auto` means here.
+    pub chosen: Option<EngineChoice>,
+    /// The QEMU program found.
+    pub qemu: Option<PathBuf>,
+    /// Its version line.
+    pub qemu_version: Option<String>,
+    /// One finding per engine, best first.
+    pub engines: Vec<EngineFinding>,
+}
+
+/// What a probe found out about one engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineFinding {
+    /// The engine.
+    pub engine: EngineChoice,
+    /// Whether a real guest ran.
+    pub usable: bool,
+    /// Why, or why not.
+    pub reason: String,
+    /// One remedy, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// What the probe took.
+    pub elapsed_ms: u64,
+}

@@ -1,0 +1,192 @@
+//! The handshake that starts a session.
+//!
+//! A virtio-serial port keeps bytes of an earlier session across a reconnect, so neither
+//! side may trust what it reads first. Host says `H <nonce>`, guest answers `G <nonce>`,
+//! host confirms `S <nonce>`; each side drops everything else. The host repeats itself with
+//! a new nonce until it is answered, so a guest that is not up yet costs nothing.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+
+/// How long the host waits for an answer before it says hello again.
+const REPEAT_AFTER: Duration = Duration::from_secs(1);
+
+const PREFIX: &[u8] = b"\0PYRO-LINK-1 ";
+/// After the prefix: a letter, a space, 16 hexadecimal digits and a newline.
+const REST_LEN: usize = 19;
+
+/// Starts a session from the host's side.
+///
+/// Waits for as long as the guest takes; the caller sets the deadline. `nonce` must differ
+/// from that of any earlier session on the carrier.
+pub async fn as_host<T>(carrier: &mut T, nonce: u64) -> std::io::Result<()>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut scanner = Scanner::default();
+    let mut attempt = nonce;
+    loop {
+        carrier.write_all(&message(Side::Host, attempt)).await?;
+        carrier.flush().await?;
+        let answered = timeout(REPEAT_AFTER, async {
+            loop {
+                if scanner.next(carrier).await? == (Side::Guest, attempt) {
+                    return std::io::Result::Ok(());
+                }
+            }
+        })
+        .await;
+        match answered {
+            Ok(result) => {
+                result?;
+                carrier.write_all(&message(Side::Start, attempt)).await?;
+                return carrier.flush().await;
+            }
+            Err(_) => attempt = attempt.wrapping_add(1),
+        }
+    }
+}
+
+/// Starts a session from the guest's side: waits for a host.
+pub async fn as_guest<T>(carrier: &mut T) -> std::io::Result<()>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut scanner = Scanner::default();
+    let mut answered = None;
+    loop {
+        match scanner.next(carrier).await? {
+            (Side::Host, nonce) => {
+                answered = Some(nonce);
+                carrier.write_all(&message(Side::Guest, nonce)).await?;
+                carrier.flush().await?;
+            }
+            (Side::Start, nonce) if answered == Some(nonce) => return Ok(()),
+            (Side::Start | Side::Guest, _) => {}
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Host,
+    Guest,
+    Start,
+}
+
+impl Side {
+    fn letter(self) -> u8 {
+        match self {
+            Self::Host => b'H',
+            Self::Guest => b'G',
+            Self::Start => b'S',
+        }
+    }
+}
+
+fn message(side: Side, nonce: u64) -> Vec<u8> {
+    let mut bytes = PREFIX.to_vec();
+    bytes.push(side.letter());
+    bytes.extend_from_slice(format!(" {nonce:016x}\n").as_bytes());
+    bytes
+}
+
+/// Finds messages in a stream of anything, one byte at a time: after the last message of
+/// the handshake the next byte already belongs to the session.
+#[derive(Default)]
+struct Scanner {
+    matched: usize,
+    rest: Vec<u8>,
+}
+
+impl Scanner {
+    /// The next message. Cancel-safe: what was matched so far is kept.
+    async fn next<T: AsyncRead + Unpin>(
+        &mut self,
+        carrier: &mut T,
+    ) -> std::io::Result<(Side, u64)> {
+        loop {
+            let byte = carrier.read_u8().await?;
+            if let Some(found) = self.take(byte) {
+                return Ok(found);
+            }
+        }
+    }
+
+    fn take(&mut self, byte: u8) -> Option<(Side, u64)> {
+        if self.matched < PREFIX.len() {
+            self.matched = match byte {
+                _ if byte == PREFIX[self.matched] => self.matched + 1,
+                // NUL stands only at the start of the prefix, so this is the whole of the
+                // usual fall-back table.
+                0 => 1,
+                _ => 0,
+            };
+            return None;
+        }
+        if byte == 0 {
+            // Half a message, cut off by the start of another.
+            self.rest.clear();
+            self.matched = 1;
+            return None;
+        }
+        self.rest.push(byte);
+        if self.rest.len() < REST_LEN {
+            return None;
+        }
+        let rest = std::mem::take(&mut self.rest);
+        self.matched = 0;
+        parse_rest(&rest)
+    }
+}
+
+fn parse_rest(rest: &[u8]) -> Option<(Side, u64)> {
+    let side = [Side::Host, Side::Guest, Side::Start]
+        .into_iter()
+        .find(|side| side.letter() == rest[0])?;
+    let digits = rest[1..].strip_prefix(b" ")?.strip_suffix(b"\n")?;
+    let nonce = u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    Some((side, nonce))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn stale_bytes_of_an_earlier_session_do_not_matter() {
+        let (mut host, mut guest) = tokio::io::duplex(4096);
+        // What an earlier session left in both directions, half a handshake among it.
+        host.write_all(b"\0PYRO-LINK-1 H 00000000000000")
+            .await
+            .unwrap();
+        host.write_all(b"\0\0PYRO-LINK-1 S 0000000000000001\nrest")
+            .await
+            .unwrap();
+        guest
+            .write_all(b"frames\0PYRO-LINK-1 G 0000000000000001\n")
+            .await
+            .unwrap();
+        let (a, b) = tokio::join!(as_host(&mut host, 7), as_guest(&mut guest));
+        a.unwrap();
+        b.unwrap();
+        host.write_all(b"next").await.unwrap();
+        let mut bytes = [0; 4];
+        guest.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(&bytes, b"next");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_guest_that_comes_up_late_is_met() {
+        let (mut host, mut guest) = tokio::io::duplex(4096);
+        let late = async {
+            tokio::time::sleep(Duration::from_millis(3500)).await;
+            as_guest(&mut guest).await
+        };
+        let (a, b) = tokio::join!(as_host(&mut host, u64::MAX), late);
+        a.unwrap();
+        b.unwrap();
+    }
+}

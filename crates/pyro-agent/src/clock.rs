@@ -1,0 +1,22 @@
+//! The guest's clocks. Owns reading and setting them; decides nothing.
+
+use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
+
+/// Microseconds since the guest kernel started.
+pub fn since_boot_us() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000
+        + u64::try_from(now.tv_nsec).unwrap_or(0) / 1000
+}
+
+/// Sets the wall clock to `unix_ns` nanoseconds since the epoch.
+pub fn set_wall_clock(unix_ns: u64) -> rustix::io::Result<()> {
+    let nanos = unix_ns % 1_000_000_000;
+    clock_settime(
+        ClockId::Realtime,
+        Timespec {
+            tv_sec: i64::try_from(unix_ns / 1_000_000_000).expect("2^64 ns are fewer than 2^63 s"),
+            tv_nsec: i64::try_from(nanos).expect("below a thousand million"),
+        },
+    )
+}

@@ -1,0 +1,111 @@
+//! Boot and shutdown of the guest: the life of PID 1.
+//!
+//! ```text
+//! kernel → early mounts → modules → root in place → network → link → serving → power off
+//!              └──────────── any fault: one line on the console, then the power goes
+//! ```
+//!
+//! PID 1 never returns: it ends by rebooting, which ends the machine, because every engine
+//! runs its guests without a reboot.
+
+mod cmdline;
+mod disk;
+mod fault;
+mod modules;
+mod mounts;
+mod netlink;
+mod network;
+mod port;
+mod power;
+
+use std::panic::AssertUnwindSafe;
+use std::process::ExitCode;
+
+use pyro_link::{Incoming, Session, sync};
+use pyro_protocol::request::BootTimes;
+use tokio::task::LocalSet;
+
+use crate::clock;
+use crate::serve::Agent;
+use cmdline::Cmdline;
+pub(crate) use disk::find as find_disk;
+use fault::Fault;
+use port::LinkPort;
+
+/// Runs the machine from the first process to power-off. Returns only if even the reboot
+/// failed, which the kernel answers with a panic.
+pub fn run() -> ExitCode {
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(boot_and_serve));
+    match outcome {
+        Ok(Ok(())) => power::off(),
+        Ok(Err(fault)) => fault.report(),
+        // The panic's own text is on the console already.
+        Err(_) => Fault::agent("the agent panicked").report(),
+    }
+    power::restart()
+}
+
+fn boot_and_serve() -> Result<(), Fault> {
+    let mut boot = BootTimes {
+        init_us: clock::since_boot_us(),
+        ..BootTimes::default()
+    };
+    mounts::early()?;
+    let cmdline = Cmdline::read()?;
+    modules::load("/lib/pyro/boot")?;
+    boot.modules_us = clock::since_boot_us();
+    if cmdline.network {
+        modules::load("/lib/pyro/network")?;
+    }
+    if let Some(disks) = &cmdline.root {
+        mounts::enter_root(disks)?;
+    }
+    mounts::late()?;
+    boot.mounts_us = clock::since_boot_us();
+    if cmdline.network {
+        network::bring_up(cmdline.root.is_some())?;
+    } else {
+        network::bring_up_loopback()?;
+    }
+    power::shield_from_oom_killer();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Fault::agent(format!("starting the runtime: {source}")))?;
+    LocalSet::new().block_on(&runtime, serve_until_power_off(boot))
+}
+
+/// Serves session after session: a link that breaks is started anew.
+async fn serve_until_power_off(mut boot: BootTimes) -> Result<(), Fault> {
+    let mut port = LinkPort::open().await?;
+    boot.link_us = clock::since_boot_us();
+    let agent = Agent::new(boot)
+        .map_err(|source| Fault::agent(format!("starting the reaper: {source}")))?;
+    let sessions = async {
+        loop {
+            sync::as_guest(&mut port)
+                .await
+                .map_err(|source| Fault::agent(format!("the link's port failed: {source}")))?;
+            let (session, _opener, incoming) = Session::guest(&mut port);
+            tokio::select! {
+                _ended = session.run() => {}
+                () = accept(&agent, incoming) => {}
+            }
+        }
+    };
+    tokio::select! {
+        fault = sessions => fault,
+        () = agent.power_off_requested() => {
+            // The reply must leave the port before the port's driver goes.
+            tokio::time::sleep(power::REPLY_GRACE).await;
+            Ok(())
+        }
+    }
+}
+
+async fn accept(agent: &Agent, mut incoming: Incoming) {
+    while let Some(stream) = incoming.next().await {
+        let agent = agent.clone();
+        tokio::task::spawn_local(async move { agent.serve(stream).await });
+    }
+}

@@ -1,0 +1,19 @@
+//! The guest program: PID 1 of the machine.
+//!
+//! Owns everything that happens inside the guest on our behalf: boot ([`init`]), serving
+//! requests ([`serve`]), running commands ([`exec`]) and unpacking images ([`image`]). It
+//! never dies of a peer's fault: a stream that misbehaves costs that stream. It never
+//! resolves names or users through libc, because a static glibc would load code for it.
+
+pub mod clock;
+pub mod exec;
+pub mod image;
+pub mod init;
+pub mod serve;
+mod wire;
+
+/// Identity of this build: a digest of the sources it was made from.
+pub const BUILD_ID: &str = match option_env!("PYRO_AGENT_BUILD_ID") {
+    Some(id) => id,
+    None => "unembedded",
+};

@@ -1,0 +1,88 @@
+//! Reading requests and writing replies on one stream. Owns the bounds of both; knows no
+//! action.
+
+use pyro_protocol::code::{ErrorCode, ErrorReply};
+use pyro_protocol::frame::{Frame, HEADER_LEN, Kind, header, parse_header};
+use pyro_protocol::limits::MAX_REQUEST_LINE;
+use serde::Serialize;
+use tokio::io::{
+    AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt,
+};
+
+/// Reads one request line without its newline. `None`: the peer left without a word.
+pub(crate) async fn read_line<R>(
+    reader: &mut R,
+) -> std::io::Result<Option<Result<Vec<u8>, ErrorReply>>>
+where
+    R: AsyncBufRead + Unpin,
+{
+    let mut line = Vec::new();
+    let limit = MAX_REQUEST_LINE as u64 + 1;
+    (&mut *reader)
+        .take(limit)
+        .read_until(b'\n', &mut line)
+        .await?;
+    if line.is_empty() {
+        return Ok(None);
+    }
+    if line.last() == Some(&b'\n') {
+        line.pop();
+    } else if line.len() > MAX_REQUEST_LINE {
+        return Ok(Some(Err(ErrorReply::new(
+            ErrorCode::InvalidArgument,
+            format!("the request exceeds {MAX_REQUEST_LINE} bytes"),
+        ))));
+    }
+    Ok(Some(Ok(line)))
+}
+
+/// Writes `value` as one line.
+pub(crate) async fn write_line<W, T>(writer: &mut W, value: &T) -> std::io::Result<()>
+where
+    W: AsyncWrite + Unpin,
+    T: Serialize,
+{
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    writer.write_all(&line).await?;
+    writer.flush().await
+}
+
+/// Writes one frame.
+pub(crate) async fn write_frame<W>(
+    writer: &mut W,
+    kind: Kind,
+    payload: &[u8],
+) -> std::io::Result<()>
+where
+    W: AsyncWrite + Unpin,
+{
+    writer.write_all(&header(kind, payload.len())).await?;
+    writer.write_all(payload).await
+}
+
+/// Writes the frame that ends a reply, and everything before it.
+pub(crate) async fn write_end<W, T>(writer: &mut W, outcome: &T) -> std::io::Result<()>
+where
+    W: AsyncWrite + Unpin,
+    T: Serialize,
+{
+    write_frame(writer, Kind::End, &serde_json::to_vec(outcome)?).await?;
+    writer.flush().await
+}
+
+/// Reads one frame; `None` when the peer ended its direction between two frames.
+pub(crate) async fn read_frame<R>(reader: &mut R) -> std::io::Result<Option<Frame>>
+where
+    R: AsyncRead + Unpin,
+{
+    let mut head = [0; HEADER_LEN];
+    if reader.read(&mut head[..1]).await? == 0 {
+        return Ok(None);
+    }
+    reader.read_exact(&mut head[1..]).await?;
+    let (kind, length) = parse_header(head).map_err(std::io::Error::other)?;
+    let mut payload = vec![0; length];
+    reader.read_exact(&mut payload).await?;
+    Ok(Some(Frame { kind, payload }))
+}

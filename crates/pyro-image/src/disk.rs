@@ -1,0 +1,315 @@
+//! The few file system operations that the stores share, with errors that name the path.
+//!
+//! Everything here blocks. Nothing here knows what the files mean.
+
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use crate::host::HostProgram;
+
+/// A child that was killed a moment ago may still write into a tree that is being removed.
+const REMOVE_RETRIES: usize = 40;
+/// The pause before such a removal is tried again.
+const REMOVE_PAUSE: Duration = Duration::from_millis(50);
+
+/// A file system operation that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// The user may not do this with the path.
+    #[error("no permission to {action} `{}`", path.display())]
+    AccessDenied {
+        /// The verb.
+        action: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Too little room on the file system.
+    #[error("not enough space at `{}`: {needed} bytes are needed, {available} are free", path.display())]
+    NoSpace {
+        /// A directory on the file system.
+        path: PathBuf,
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes that this user may still write.
+        available: u64,
+    },
+    /// Any other failure.
+    #[error("cannot {action} `{}`", path.display())]
+    Io {
+        /// The verb.
+        action: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Files of sub-uids are in the way, and a user namespace could not remove them.
+    #[error("cannot remove `{}`, which holds files of subordinate users", path.display())]
+    SubordinateFiles {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+impl DiskError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::AccessDenied { path, .. } => Some(format!(
+                "make `{}` belong to you, or choose another cache directory",
+                path.display()
+            )),
+            Self::NoSpace {
+                path,
+                needed,
+                available,
+            } => Some(format!(
+                "free {} MiB on the file system of `{}`, or choose another cache directory",
+                needed.saturating_sub(*available).div_ceil(1024 * 1024),
+                path.display()
+            )),
+            Self::Io { .. } => None,
+            Self::SubordinateFiles { path } => Some(format!(
+                "run `unshare --map-root-user --map-auto -- rm -rf -- {}`, or remove it as root",
+                path.display()
+            )),
+        }
+    }
+
+    pub(crate) fn new(action: &'static str, path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                Self::AccessDenied {
+                    action,
+                    path,
+                    source,
+                }
+            }
+            _ => Self::Io {
+                action,
+                path,
+                source,
+            },
+        }
+    }
+}
+
+/// Checks that this user may still write `needed` bytes below an existing directory.
+pub fn require_space(directory: &Path, needed: u64) -> Result<(), DiskError> {
+    let stat = rustix::fs::statvfs(directory)
+        .map_err(|error| DiskError::new("measure", directory, error.into()))?;
+    let available = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if available < needed {
+        return Err(DiskError::NoSpace {
+            path: directory.to_owned(),
+            needed,
+            available,
+        });
+    }
+    Ok(())
+}
+
+/// Apparent and allocated bytes of the regular files directly in a directory.
+pub(crate) fn sizes(directory: &Path) -> io::Result<(u64, u64)> {
+    let mut total = (0, 0);
+    for entry in fs::read_dir(directory)? {
+        let metadata = entry?.metadata()?;
+        if metadata.is_file() {
+            total.0 += metadata.len();
+            total.1 += metadata.blocks() * 512;
+        }
+    }
+    Ok(total)
+}
+
+/// Creates a directory and its missing parents, for this user only.
+pub(crate) fn create_private_dir(path: &Path) -> Result<(), DiskError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| DiskError::new("create", path, source))
+}
+
+/// Makes a new staging directory `<parent>/<prefix><random letters>`, for this user only.
+pub(crate) fn create_staging_dir(parent: &Path, prefix: &str) -> Result<PathBuf, DiskError> {
+    tempfile::Builder::new()
+        .prefix(prefix)
+        .rand_bytes(8)
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir_in(parent)
+        .map(tempfile::TempDir::keep)
+        .map_err(|source| DiskError::new("create a directory in", parent, source))
+}
+
+/// The names in a directory, sorted. A missing directory has none; names that are no UTF-8 are
+/// not ours and are left out.
+pub(crate) fn names(directory: &Path) -> Result<Vec<String>, DiskError> {
+    let failed = |source| DiskError::new("list", directory, source);
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        if let Ok(name) = entry.map_err(failed)?.file_name().into_string() {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Writes a file so that a reader sees the old or the new content, and a crash keeps one of them.
+pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> Result<(), DiskError> {
+    let failed = |source| DiskError::new("write", path, source);
+    let parent = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new()
+        .prefix(".partial-file-")
+        .permissions(Permissions::from_mode(0o644))
+        .tempfile_in(parent)
+        .map_err(failed)?;
+    // The process's umask may have taken bits away.
+    file.as_file()
+        .set_permissions(Permissions::from_mode(0o644))
+        .map_err(failed)?;
+    file.write_all(content).map_err(failed)?;
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    sync(parent)
+}
+
+/// Creates a new file of mode 0644 with this content and flushes it to the disk.
+pub(crate) fn write_new(path: &Path, content: &[u8]) -> Result<(), DiskError> {
+    let failed = |source| DiskError::new("write", path, source);
+    let mut file = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(path)
+        .map_err(failed)?;
+    file.set_permissions(Permissions::from_mode(0o644))
+        .map_err(failed)?;
+    file.write_all(content).map_err(failed)?;
+    file.sync_all().map_err(failed)
+}
+
+/// Flushes a file or a directory to the disk.
+pub(crate) fn sync(path: &Path) -> Result<(), DiskError> {
+    File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(|source| DiskError::new("flush", path, source))
+}
+
+/// Removes a file or a whole tree; a missing one is fine.
+///
+/// A package tool that was killed inside a user namespace leaves files of sub-uids, which only
+/// such a namespace can remove.
+pub(crate) fn remove_tree(path: &Path) -> Result<(), DiskError> {
+    let mut removed = remove_once(path);
+    for _ in 0..REMOVE_RETRIES {
+        match &removed {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                std::thread::sleep(REMOVE_PAUSE);
+                removed = remove_once(path);
+            }
+            _ => break,
+        }
+    }
+    match removed {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error)
+            if error.kind() == io::ErrorKind::PermissionDenied
+                && !rustix::process::geteuid().is_root() =>
+        {
+            remove_tree_in_user_namespace(path)
+        }
+        Err(error) => Err(DiskError::new("remove", path, error)),
+    }
+}
+
+fn remove_once(path: &Path) -> io::Result<()> {
+    if fs::symlink_metadata(path)?.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    }
+}
+
+/// Blocking, because it also runs when a staging directory is dropped.
+fn remove_tree_in_user_namespace(path: &Path) -> Result<(), DiskError> {
+    let removed = HostProgram::Unshare
+        .find()
+        .and_then(|unshare| {
+            std::process::Command::new(unshare)
+                .args(["--map-root-user", "--map-auto", "--"])
+                .args(["rm", "-rf", "--one-file-system", "--"])
+                .arg(path)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status()
+                .ok()
+        })
+        .is_some_and(|status| status.success());
+    if removed {
+        Ok(())
+    } else {
+        Err(DiskError::SubordinateFiles {
+            path: path.to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn space_is_measured_before_work_begins() {
+        let dir = tempfile::tempdir().unwrap();
+        require_space(dir.path(), 1).unwrap();
+        let error = require_space(dir.path(), u64::MAX).unwrap_err();
+        assert!(matches!(error, DiskError::NoSpace { .. }));
+        assert!(error.hint().unwrap().contains("MiB"));
+    }
+
+    #[test]
+    fn atomic_writes_replace_and_leave_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        write_atomically(&path, b"one").unwrap();
+        write_atomically(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o644);
+        assert_eq!(names(dir.path()).unwrap(), ["file"]);
+    }
+
+    #[test]
+    fn a_missing_tree_is_removed_already() {
+        let dir = tempfile::tempdir().unwrap();
+        remove_tree(&dir.path().join("nothing")).unwrap();
+        assert!(names(&dir.path().join("nothing")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn new_directories_are_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b");
+        create_private_dir(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+        let staging = create_staging_dir(&path, ".partial-x-").unwrap();
+        assert_eq!(fs::metadata(staging).unwrap().mode() & 0o777, 0o700);
+    }
+}

@@ -1,0 +1,30 @@
+//! Environments and guest kernels: where they come from, how they are verified and kept.
+//!
+//! This crate owns the catalog, the recipe that makes a layer out of distribution packages, the
+//! store of kernels and the store of environments. It knows no virtual machine: whoever turns a
+//! layer into a root image does that elsewhere, in a [`store::Staging`] directory of this crate.
+//! It reads no environment variables, prints nothing, and never writes outside the directories
+//! that it is given.
+
+pub mod catalog;
+pub mod digest;
+pub mod disk;
+pub mod host;
+pub mod kernel;
+pub mod progress;
+pub mod recipe;
+pub mod record;
+pub mod store;
+
+mod apt;
+mod lock;
+
+pub use catalog::{Catalog, CatalogEntry, CatalogError};
+pub use digest::Sha256Digest;
+pub use disk::DiskError;
+pub use host::HostError;
+pub use kernel::{Kernel, KernelError, KernelStore};
+pub use progress::{Progress, ProgressSink};
+pub use recipe::{Layer, RecipeError, build_layer};
+pub use record::{FileCheck, FileRecord};
+pub use store::{EnvironmentStore, InstallState, Installed, Staging, StoreError};

@@ -1,0 +1,179 @@
+//! An installation in the making: locked, private, and gone if it is not committed.
+//!
+//! ```text
+//! begin_install ──► Staging ──commit──► installed (the old one is removed)
+//!                      └────drop────► nothing has happened
+//! ```
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+
+use crate::catalog::CatalogEntry;
+use crate::disk::{self, DiskError};
+use crate::lock::FileLock;
+use crate::progress::{self, ProgressSink};
+use crate::record::FileRecord;
+use crate::store::manifest::SCHEMA;
+use crate::store::{
+    EnvironmentManifest, EnvironmentStore, Installed, MANIFEST, NewEnvironment, ROOTFS, STAGING,
+    StoreError,
+};
+
+/// Room that building an environment takes at most: the layer, the unpacked system that it is
+/// made of, and the root image.
+pub const BUILD_SPACE_BYTES: u64 = 3 * 1024 * 1024 * 1024;
+
+/// An installation in the making. Dropping it removes everything; that blocks.
+#[derive(Debug)]
+pub struct Staging {
+    dir: PathBuf,
+    target: PathBuf,
+    entry: CatalogEntry,
+    catalog_version: String,
+    // Dropped last: whoever holds the lock finds no staging of ours.
+    _lock: FileLock,
+}
+
+impl EnvironmentStore {
+    /// Begins to install an environment, whether or not it is installed. Waits up to `deadline`
+    /// while another process installs it: look again with [`Self::installed`] afterwards.
+    /// Needs [`BUILD_SPACE_BYTES`] of free space.
+    pub async fn begin_install(
+        &self,
+        name: &str,
+        deadline: Duration,
+        progress: &ProgressSink,
+    ) -> Result<Staging, StoreError> {
+        let entry = self.catalog().get(name)?.clone();
+        let platform_dir = self.platform_dir();
+        disk::create_private_dir(&platform_dir)?;
+        let directory_name = entry.directory_name();
+        let lock_path = self.lock_path(&directory_name);
+        let lock = FileLock::take(&lock_path, name, deadline, progress).await?;
+        self.remove_staging_of(&directory_name)?;
+        disk::require_space(&platform_dir, BUILD_SPACE_BYTES)?;
+        let prefix = format!("{STAGING}{directory_name}-");
+        Ok(Staging {
+            dir: disk::create_staging_dir(&platform_dir, &prefix)?,
+            target: platform_dir.join(directory_name),
+            entry,
+            catalog_version: self.catalog().catalog_version.clone(),
+            _lock: lock,
+        })
+    }
+}
+
+impl Staging {
+    /// The private directory to work in. Only [`ROOTFS`] in it survives the commit.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where the root image has to be when [`Self::commit`] is called.
+    pub fn rootfs(&self) -> PathBuf {
+        self.dir.join(ROOTFS)
+    }
+
+    /// The environment that is being installed.
+    pub fn entry(&self) -> &CatalogEntry {
+        &self.entry
+    }
+
+    /// Makes the staged root image the installed one. Everything else in the staging directory
+    /// is removed. Hashing runs beside the caller's task.
+    pub async fn commit(
+        self,
+        environment: NewEnvironment,
+        progress: &ProgressSink,
+    ) -> Result<Installed, StoreError> {
+        progress::phase(progress, "environment-install", self.entry.name.clone());
+        match tokio::task::spawn_blocking(move || self.commit_blocking(environment)).await {
+            Ok(result) => result,
+            // Nobody aborts the task, so it has panicked.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    fn commit_blocking(self, environment: NewEnvironment) -> Result<Installed, StoreError> {
+        let rootfs = self.rootfs();
+        if !rootfs.is_file() {
+            return Err(StoreError::NoRootImage {
+                staging: self.dir.clone(),
+            });
+        }
+        for name in disk::names(&self.dir)? {
+            if name != ROOTFS {
+                disk::remove_tree(&self.dir.join(name))?;
+            }
+        }
+        let record = (|| {
+            // Other users open the image through descriptors that we hand them.
+            fs::set_permissions(&rootfs, Permissions::from_mode(0o644))?;
+            File::open(&rootfs)?.sync_all()?;
+            FileRecord::record(&rootfs)
+        })()
+        .map_err(|source| DiskError::new("read", &rootfs, source))?;
+        let manifest = self.manifest(environment, record);
+        disk::write_new(&self.dir.join(MANIFEST), &manifest.to_bytes())?;
+        disk::sync(&self.dir)?;
+        self.switch()?;
+        Ok(Installed {
+            dir: self.target.clone(),
+            rootfs: self.target.join(ROOTFS),
+            manifest,
+        })
+    }
+
+    fn manifest(&self, new: NewEnvironment, rootfs: FileRecord) -> EnvironmentManifest {
+        let seconds = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |elapsed| elapsed.as_secs());
+        EnvironmentManifest {
+            artifacts: [(ROOTFS.to_owned(), rootfs)].into(),
+            catalog_version: self.catalog_version.clone(),
+            installed_at: i64::try_from(seconds).unwrap_or(i64::MAX),
+            kernel_digest: new.kernel_digest,
+            kernel_release: new.kernel_release,
+            layer_sha256: new.layer_sha256,
+            name: self.entry.name.clone(),
+            packages: new.packages,
+            recipe: new.recipe,
+            schema: SCHEMA,
+            source: new.source,
+            source_digest: new.source_digest,
+            version: self.entry.version.clone(),
+        }
+    }
+
+    /// Puts the staging directory in the target's place in one step. The old installation then
+    /// has the staging directory's name, and goes when `self` is dropped.
+    fn switch(&self) -> Result<(), StoreError> {
+        let failed = |error: Errno| DiskError::new("rename into", &self.target, error.into());
+        let rename = |flags| renameat_with(CWD, &self.dir, CWD, &self.target, flags);
+        match rename(RenameFlags::EXCHANGE) {
+            Ok(()) => {}
+            Err(Errno::NOENT) => rename(RenameFlags::NOREPLACE).map_err(failed)?,
+            // A file system that cannot exchange: there is a moment with neither.
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                disk::remove_tree(&self.target)?;
+                fs::rename(&self.dir, &self.target)
+                    .map_err(|source| DiskError::new("rename into", &self.target, source))?;
+            }
+            Err(error) => return Err(failed(error).into()),
+        }
+        let parent = self.target.parent().unwrap_or(Path::new("."));
+        Ok(disk::sync(parent)?)
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // What cannot be removed now is found by `stale_staging` and `prune`.
+        let _ = disk::remove_tree(&self.dir);
+    }
+}

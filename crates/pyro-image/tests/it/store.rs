@@ -1,0 +1,339 @@
+//! Installing, replacing, verifying, pruning and locking environments.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use pyro_image::progress::{self, Progress, ProgressSink};
+use pyro_image::store::NewEnvironment;
+use pyro_image::{Catalog, EnvironmentStore, InstallState, Sha256Digest, StoreError};
+
+const NAME: &str = "debian:12-base";
+const DIRECTORY: &str = "debian_12-base-1.0.0";
+const SOON: Duration = Duration::from_millis(300);
+
+struct World {
+    dir: tempfile::TempDir,
+    store: EnvironmentStore,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store =
+            EnvironmentStore::new(dir.path().join("cache"), "linux-x86_64", Catalog::builtin());
+        Self { dir, store }
+    }
+
+    async fn install(&self, content: &str) {
+        let staging = self
+            .store
+            .begin_install(NAME, SOON, &progress::ignore())
+            .await
+            .unwrap();
+        fs::write(staging.rootfs(), content).unwrap();
+        fs::write(staging.dir().join("layer.tar"), "scrap").unwrap();
+        let environment = NewEnvironment {
+            source: "recipe://test".to_owned(),
+            packages: vec!["bash".to_owned()],
+            kernel_digest: Some(Sha256Digest::of(b"kernel")),
+            ..NewEnvironment::default()
+        };
+        staging
+            .commit(environment, &progress::ignore())
+            .await
+            .unwrap();
+    }
+
+    fn reason(&self) -> String {
+        match self.store.installed(NAME).unwrap() {
+            InstallState::Invalid { reason } => reason,
+            other => panic!("not invalid but {other:?}"),
+        }
+    }
+
+    /// Names in the platform's directory without lock files.
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(self.store.platform_dir())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| !name.starts_with(".lock-"))
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn manifest_path(&self) -> std::path::PathBuf {
+        self.store
+            .install_dir(NAME)
+            .unwrap()
+            .join("environment.json")
+    }
+}
+
+/// Another process that holds a lock.
+struct Holder(Child);
+
+impl Holder {
+    fn new(world: &World) -> Self {
+        fs::create_dir_all(world.store.platform_dir()).unwrap();
+        let ready = world.dir.path().join("ready");
+        let child = Command::new("flock")
+            .arg(
+                world
+                    .store
+                    .platform_dir()
+                    .join(format!(".lock-{DIRECTORY}")),
+            )
+            .args(["sh", "-c", "touch \"$0\"; exec sleep 60"])
+            .arg(&ready)
+            .spawn()
+            .unwrap();
+        let start = Instant::now();
+        while !ready.exists() {
+            assert!(start.elapsed() < Duration::from_secs(10));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Self(child)
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        // The program runs its command as a child that shares the lock.
+        let parent = self.0.id().to_string();
+        let _ = Command::new("sh")
+            .args(["-c", "kill $(cat /proc/$0/task/$0/children) $0"])
+            .arg(parent)
+            .status();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn an_environment_is_installed_and_replaced() {
+    let world = World::new();
+    assert_eq!(world.store.installed(NAME).unwrap(), InstallState::Absent);
+
+    world.install("one").await;
+    world.install("two").await;
+    let InstallState::Valid(installed) = world.store.installed(NAME).unwrap() else {
+        panic!("it is installed");
+    };
+    assert_eq!(fs::read_to_string(&installed.rootfs).unwrap(), "two");
+    assert_eq!(world.names(), [DIRECTORY]);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(world.store.root()), 0o700);
+    assert_eq!(mode(&installed.rootfs), 0o644);
+    let files: Vec<_> = fs::read_dir(&installed.dir).unwrap().collect();
+    assert_eq!(files.len(), 2, "scrap does not survive the commit");
+    assert_eq!(
+        world.store.verify(NAME).unwrap(),
+        InstallState::Valid(installed)
+    );
+}
+
+#[tokio::test]
+async fn the_manifest_has_sorted_keys_and_the_first_generations_fields() {
+    let world = World::new();
+    world.install("one").await;
+    let text = fs::read_to_string(world.manifest_path()).unwrap();
+    let keys: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("  \"")?.split('"').next())
+        .collect();
+    let mut sorted = keys.clone();
+    sorted.sort_unstable();
+    assert_eq!(keys, sorted);
+    for key in [
+        "catalog_version",
+        "name",
+        "version",
+        "source",
+        "source_digest",
+        "installed_at",
+    ] {
+        assert!(keys.contains(&key), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn damage_is_found() {
+    let world = World::new();
+    world.install("one").await;
+    let rootfs = world.store.install_dir(NAME).unwrap().join("rootfs.ext4");
+
+    fs::write(&rootfs, "on").unwrap();
+    assert!(world.reason().contains("another size"));
+    fs::write(&rootfs, "two").unwrap();
+    assert!(world.reason().contains("instead of sha256:"));
+    fs::remove_file(&rootfs).unwrap();
+    assert!(world.reason().contains("is missing"));
+    fs::write(world.manifest_path(), "{").unwrap();
+    assert!(world.reason().contains("cannot be parsed"));
+    fs::remove_file(world.manifest_path()).unwrap();
+    assert!(world.reason().contains("has no"));
+
+    world.install("again").await;
+    assert!(matches!(
+        world.store.installed(NAME).unwrap(),
+        InstallState::Valid(_)
+    ));
+}
+
+#[tokio::test]
+async fn a_copied_cache_is_hashed_once() {
+    let world = World::new();
+    world.install("one").await;
+    let rootfs = world.store.install_dir(NAME).unwrap().join("rootfs.ext4");
+    let before = fs::read_to_string(world.manifest_path()).unwrap();
+    fs::remove_file(&rootfs).unwrap();
+    fs::write(&rootfs, "one").unwrap();
+    assert!(matches!(
+        world.store.installed(NAME).unwrap(),
+        InstallState::Valid(_)
+    ));
+    let after = fs::read_to_string(world.manifest_path()).unwrap();
+    assert_ne!(before, after, "the new marks are kept");
+}
+
+#[tokio::test]
+async fn reports_tell_what_is_installed() {
+    let world = World::new();
+    world.install("one").await;
+    let listing = world.store.list().unwrap();
+    let installed: Vec<_> = listing
+        .environments
+        .iter()
+        .map(|report| (report.name.as_str(), report.installed))
+        .collect();
+    assert_eq!(
+        installed,
+        [
+            ("debian:12", false),
+            ("debian:12-base", true),
+            ("debian:12-build", false)
+        ]
+    );
+    let json = serde_json::to_value(world.store.inspect(NAME).unwrap()).unwrap();
+    assert_eq!(json["install_manifest"]["source"], "recipe://test");
+    assert!(json["size_bytes"].as_u64().unwrap() > 3);
+    assert!(json["disk_bytes"].is_u64());
+    let absent = serde_json::to_value(world.store.inspect("debian:12").unwrap()).unwrap();
+    assert!(absent.get("install_manifest").is_none());
+    assert!(absent.get("size_bytes").is_none());
+    assert!(matches!(
+        world.store.inspect("nothing"),
+        Err(StoreError::Catalog(_))
+    ));
+}
+
+#[tokio::test]
+async fn an_abandoned_installation_leaves_the_old_one() {
+    let world = World::new();
+    world.install("one").await;
+    let staging = world
+        .store
+        .begin_install(NAME, SOON, &progress::ignore())
+        .await
+        .unwrap();
+    assert_eq!(world.names().len(), 2);
+    let error = staging
+        .commit(NewEnvironment::default(), &progress::ignore())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, StoreError::NoRootImage { .. }), "{error}");
+    assert_eq!(world.names(), [DIRECTORY]);
+    assert!(matches!(
+        world.store.installed(NAME).unwrap(),
+        InstallState::Valid(_)
+    ));
+}
+
+#[tokio::test]
+async fn another_process_is_waited_for() {
+    let world = World::new();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sink: ProgressSink = {
+        let seen = Arc::clone(&seen);
+        Arc::new(move |event| seen.lock().unwrap().push(event))
+    };
+    let holder = Holder::new(&world);
+    let error = world
+        .store
+        .begin_install(NAME, SOON, &sink)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, StoreError::Locked { .. }), "{error}");
+    assert!(error.hint().is_some());
+    assert!(matches!(
+        seen.lock().unwrap().first(),
+        Some(Progress::Waiting { seconds: 0, .. })
+    ));
+    let waiting = world
+        .store
+        .begin_install(NAME, Duration::from_secs(20), &sink);
+    let (staging, ()) = tokio::join!(waiting, async {
+        tokio::time::sleep(SOON).await;
+        drop(holder);
+    });
+    staging.unwrap();
+}
+
+#[tokio::test]
+async fn prune_keeps_what_is_valid_or_in_use() {
+    let world = World::new();
+    assert_eq!(world.store.prune(false).unwrap().count, 0);
+    world.install("one").await;
+    let platform = world.store.platform_dir();
+    for name in [
+        ".partial-debian_12-1.0.0-abcdefgh",
+        ".partial-tmpxyz",
+        "debian_12-0.9.0",
+        "debian_12-1.0.0",
+        "unknown-1.0.0",
+    ] {
+        fs::create_dir(platform.join(name)).unwrap();
+    }
+    fs::write(platform.join("debian_12-1.0.0/environment.json"), "[1").unwrap();
+    let staging = world
+        .store
+        .begin_install("debian:12-build", SOON, &progress::ignore())
+        .await
+        .unwrap();
+
+    let expected = [
+        ".partial-debian_12-1.0.0-abcdefgh",
+        ".partial-tmpxyz",
+        "debian_12-0.9.0",
+        "debian_12-1.0.0",
+        "unknown-1.0.0",
+    ];
+    let dry = world.store.prune(true).unwrap();
+    assert_eq!(dry.deleted_environment_dirs, expected);
+    assert_eq!(world.names().len(), 7);
+    assert_eq!(world.store.prune(false).unwrap(), dry);
+    assert!(staging.dir().is_dir());
+    assert_eq!(world.names().len(), 2);
+    drop(staging);
+    assert_eq!(world.names(), [DIRECTORY]);
+}
+
+#[tokio::test]
+async fn what_a_killed_process_left_goes_with_the_next_installation() {
+    let world = World::new();
+    let holder = Holder::new(&world);
+    let left = world
+        .store
+        .platform_dir()
+        .join(format!(".partial-{DIRECTORY}-12345678"));
+    fs::create_dir(&left).unwrap();
+    assert!(world.store.remove_stale_staging(false).unwrap().is_empty());
+    drop(holder);
+    assert_eq!(world.store.remove_stale_staging(true).unwrap().len(), 1);
+    world.install("one").await;
+    assert_eq!(world.names(), [DIRECTORY]);
+}

@@ -1,0 +1,27 @@
+//! A running machine from a specification.
+//!
+//! Owns: the description of a machine ([`spec`]), the engine that runs it ([`qemu`]), the confinement of the engine's process,
+//! its console log ([`console`]), its disks ([`disk`]), finding and ending what an earlier run left over ([`process`]), and
+//! finding out which accelerator works on this host ([`probe`]).
+//!
+//! Never: knows workspaces, environments or what is said over the link; reads environment variables; prints.
+//!
+//! Everything asynchronous runs on a current-thread tokio runtime. [`qemu::start`] must be called on a thread that lives as
+//! long as the machine: the kernel ends the machine when the thread that started it ends.
+
+pub mod console;
+pub mod disk;
+mod jail;
+pub mod machine;
+pub mod probe;
+pub mod process;
+pub mod qemu;
+pub mod spec;
+
+pub use jail::MachineUid;
+pub use machine::{ExitReason, RunningMachine, StartError, StartOptions, Started};
+pub use qemu::{Accelerator, Qemu, start};
+pub use spec::{
+    Access, Disk, DiskId, KernelArgument, MachineId, MachineSpec, MemoryMib, Network, SpecError,
+    Vcpus,
+};

@@ -1,0 +1,316 @@
+//! The arguments that QEMU is called with.
+//!
+//! Owns every word of the argument list and the reasons for it. Never opens anything: files and sockets are descriptors that
+//! the process inherits, so no path reaches QEMU, least of all one that a guest had a say in.
+
+use super::Accelerator;
+use crate::spec::{Access, Disk, MachineSpec, Network};
+use std::fmt::{Display, Write};
+use std::os::fd::RawFd;
+
+/// The machine type. `microvm` alone leaves out the interval timer, the interrupt controller and the clock, without which
+/// emulated guests hang at boot (QEMU 7.2); ACPI is how a distribution kernel finds virtio devices.
+pub(crate) const GUEST_MACHINE: &str = "microvm,pit=on,pic=on,rtc=on,acpi=on,isa-serial=on";
+
+/// The name under which the guest finds the link among its virtio-serial ports.
+const LINK_PORT: &str = "org.pyro.agent.0";
+
+/// Kernel arguments for every guest. `reboot=t` makes a reboot a triple fault, which `-no-reboot` turns
+/// into the end of QEMU; `panic=-1` makes a panic a reboot. The self-tests of the kernel's cryptography
+/// take 0.3 s of an emulated boot.
+const KERNEL_ARGUMENTS: &[&str] = &[
+    "console=ttyS0",
+    "quiet",
+    "loglevel=4",
+    "panic=-1",
+    "reboot=t",
+    "cryptomgr.notests",
+];
+
+/// Kernel arguments under emulation. Without the first two, about every fourth boot hung after "could
+/// not calculate TSC khz" (QEMU 7.2, Linux 6.1). The third leaves out waiting for timer interrupts that
+/// come late on a busy host. Not `nosmp`: it divides by zero in `setup_local_APIC`.
+const EMULATED_KERNEL_ARGUMENTS: &[&str] =
+    &["tsc_early_khz=2000000", "lpj=4000000", "no_timer_check"];
+
+/// The emulated processor: all that the emulator can do but three things that cost it time. With ERMS
+/// or FSRM the kernel copies by `rep movsb`, which is emulated byte by byte: leaving them out makes the
+/// kernel's copies five times and its page faults nearly twice as fast. LA57 adds a level to each page
+/// walk (QEMU 7.2).
+const EMULATED_CPU: &str = "max,-la57,-erms,-fsrm";
+
+/// The system calls that QEMU forbids itself once it is set up.
+const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+
+/// The descriptors that the process inherits for a machine, by their numbers in the process.
+#[derive(Debug)]
+pub(crate) struct Descriptors {
+    pub(crate) kernel: RawFd,
+    pub(crate) initramfs: RawFd,
+    pub(crate) console: RawFd,
+    pub(crate) link: RawFd,
+    pub(crate) qmp: RawFd,
+    /// One for each disk of the specification, in its order.
+    pub(crate) disks: Vec<RawFd>,
+}
+
+/// The whole argument list for a machine, without the program's name.
+pub(crate) fn machine_arguments(
+    spec: &MachineSpec,
+    accelerator: Accelerator,
+    fds: &Descriptors,
+) -> Vec<String> {
+    let mut arguments = Arguments::default();
+    arguments
+        .option("-name", format!("pyro-{}", spec.id))
+        .option("-machine", GUEST_MACHINE)
+        .all(accelerator_arguments(accelerator))
+        .option("-smp", spec.vcpus.get())
+        .option("-m", format!("{}M", spec.memory.get()))
+        // QEMU opens these two anew by name. That follows the descriptor, not the path, so the directories on the way may be
+        // closed to its user, but the files themselves must be readable to it. `/dev/fdset` is not understood here (7.2).
+        .option("-kernel", format!("/dev/fd/{}", fds.kernel))
+        .option("-initrd", format!("/dev/fd/{}", fds.initramfs))
+        .option("-append", kernel_command_line(spec, accelerator))
+        .option("-chardev", socket("console", fds.console))
+        .option("-serial", "chardev:console")
+        .option("-chardev", socket("link", fds.link))
+        .option(
+            "-device",
+            Properties::of("virtio-serial-device").with("max_ports", 2),
+        )
+        .option(
+            "-device",
+            Properties::of("virtserialport")
+                .with("chardev", "link")
+                .with("name", LINK_PORT),
+        )
+        .option("-chardev", socket("qmp", fds.qmp))
+        .option(
+            "-mon",
+            Properties::of("chardev=qmp").with("mode", "control"),
+        );
+    for (index, (disk, fd)) in spec.disks.iter().zip(&fds.disks).enumerate() {
+        arguments.disk(index, disk, *fd);
+    }
+    match spec.network {
+        Network::Off => arguments.option("-nic", "none"),
+        Network::User => arguments
+            .option(
+                "-netdev",
+                Properties::of("user")
+                    .with("id", "net0")
+                    .with("ipv6", "off"),
+            )
+            .option(
+                "-device",
+                Properties::of("virtio-net-device").with("netdev", "net0"),
+            ),
+    };
+    arguments.words
+}
+
+/// The arguments that every QEMU of ours has: nothing by default, no way out, and the accelerator with its processor.
+pub(crate) fn accelerator_arguments(accelerator: Accelerator) -> Vec<String> {
+    let (accel, cpu) = match accelerator {
+        Accelerator::Kvm => ("kvm", "host"),
+        Accelerator::Tcg => ("tcg,thread=multi", EMULATED_CPU),
+    };
+    let mut arguments = Arguments::default();
+    arguments
+        .flag("-nodefaults")
+        .flag("-no-user-config")
+        .flag("-no-reboot")
+        .option("-display", "none")
+        .option("-sandbox", SANDBOX)
+        .option("-accel", accel)
+        .option("-cpu", cpu);
+    arguments.words
+}
+
+/// A character device on an inherited socket.
+pub(crate) fn socket(id: &str, fd: RawFd) -> Properties {
+    Properties::of("socket").with("id", id).with("fd", fd)
+}
+
+/// An option's value in QEMU's form: a first word, then properties.
+#[derive(Debug)]
+pub(crate) struct Properties(String);
+
+impl Properties {
+    /// The first word.
+    pub(crate) fn of(first: &str) -> Self {
+        Self(first.to_owned())
+    }
+
+    /// Adds a property. A comma in the value is doubled, as QEMU demands.
+    pub(crate) fn with(mut self, name: &str, value: impl Display) -> Self {
+        let value = value.to_string().replace(',', ",,");
+        write!(self.0, ",{name}={value}").expect("writing to a string cannot fail");
+        self
+    }
+}
+
+impl Display for Properties {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+fn kernel_command_line(spec: &MachineSpec, accelerator: Accelerator) -> String {
+    let emulated = match accelerator {
+        Accelerator::Kvm => &[],
+        Accelerator::Tcg => EMULATED_KERNEL_ARGUMENTS,
+    };
+    let ours = KERNEL_ARGUMENTS.iter().chain(emulated).copied();
+    ours.chain(spec.cmdline.iter().map(crate::KernelArgument::as_str))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+#[derive(Debug, Default)]
+struct Arguments {
+    words: Vec<String>,
+}
+
+impl Arguments {
+    fn flag(&mut self, name: &str) -> &mut Self {
+        self.words.push(name.to_owned());
+        self
+    }
+
+    fn option(&mut self, name: &str, value: impl Display) -> &mut Self {
+        self.words.push(name.to_owned());
+        self.words.push(value.to_string());
+        self
+    }
+
+    fn all(&mut self, words: Vec<String>) -> &mut Self {
+        self.words.extend(words);
+        self
+    }
+
+    /// A disk: the descriptor as a set, the file, its format, the device. The format is said, never guessed, because a guest
+    /// could write a header that names host files. Locking is off because the caller holds a lock through the descriptor.
+    fn disk(&mut self, index: usize, disk: &Disk, fd: RawFd) {
+        let file = format!("file{index}");
+        let format = format!("disk{index}");
+        let read_only = match disk.access {
+            Access::ReadOnly => "on",
+            Access::ReadWrite => "off",
+        };
+        let node = |driver: &str, name: &str| {
+            let node = Properties::of(&format!("driver={driver}"))
+                .with("node-name", name)
+                .with("read-only", read_only);
+            // The guest's flushes end in the host's page cache: that outlives QEMU, and these disks need not outlive a
+            // crash of the host.
+            let node = node.with("cache.no-flush", "on");
+            match disk.access {
+                Access::ReadOnly => node,
+                Access::ReadWrite => node.with("discard", "unmap"),
+            }
+        };
+        let set = index + 1;
+        self.option(
+            "-add-fd",
+            Properties::of(&format!("fd={fd}")).with("set", set),
+        )
+        .option(
+            "-blockdev",
+            node("file", &file)
+                .with("filename", format!("/dev/fdset/{set}"))
+                .with("locking", "off"),
+        )
+        .option("-blockdev", node("raw", &format).with("file", &file))
+        .option(
+            "-device",
+            Properties::of("virtio-blk-device")
+                .with("drive", &format)
+                .with("serial", &disk.id),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{DiskId, KernelArgument, MachineId, MemoryMib, Vcpus};
+
+    fn spec() -> MachineSpec {
+        MachineSpec {
+            id: MachineId::new("0123456789ab").unwrap(),
+            vcpus: Vcpus::new(1).unwrap(),
+            memory: MemoryMib::new(512).unwrap(),
+            kernel: "/kernel".into(),
+            initramfs: "/initramfs".into(),
+            cmdline: vec![KernelArgument::new("pyro.root=root").unwrap()],
+            disks: Vec::new(),
+            network: Network::Off,
+        }
+    }
+
+    fn arguments(spec: &MachineSpec, accelerator: Accelerator) -> String {
+        let disks = (0..spec.disks.len())
+            .map(|index| 20 + RawFd::try_from(index).unwrap())
+            .collect();
+        let fds = Descriptors {
+            kernel: 10,
+            initramfs: 11,
+            console: 12,
+            link: 13,
+            qmp: 14,
+            disks,
+        };
+        let words = machine_arguments(spec, accelerator, &fds);
+        // One option with its value on a line.
+        words.join(" ").replace(" -", "\n-")
+    }
+
+    #[test]
+    fn emulated() {
+        insta::assert_snapshot!(arguments(&spec(), Accelerator::Tcg));
+    }
+
+    #[test]
+    fn with_kvm() {
+        insta::assert_snapshot!(arguments(&spec(), Accelerator::Kvm));
+    }
+
+    #[test]
+    fn with_a_network() {
+        insta::assert_snapshot!(arguments(
+            &MachineSpec {
+                network: Network::User,
+                ..spec()
+            },
+            Accelerator::Tcg
+        ));
+    }
+
+    #[test]
+    fn with_two_disks() {
+        let disk = |id: &str, access| Disk {
+            id: DiskId::new(id).unwrap(),
+            path: "/secret,path".into(),
+            access,
+        };
+        let disks = vec![
+            disk("root", Access::ReadOnly),
+            disk("upper", Access::ReadWrite),
+        ];
+        let list = arguments(&MachineSpec { disks, ..spec() }, Accelerator::Tcg);
+        assert!(!list.contains("secret"), "no path may reach QEMU");
+        insta::assert_snapshot!(list);
+    }
+
+    #[test]
+    fn a_comma_cannot_end_a_value() {
+        assert_eq!(
+            Properties::of("socket")
+                .with("path", "a,server=on")
+                .to_string(),
+            "socket,path=a,,server=on"
+        );
+    }
+}

@@ -1,0 +1,293 @@
+//! From a specification to a QEMU process.
+//!
+//! Owns the opening of files, the sockets, the process and its first answer. Never changes a file and never looks into one.
+
+use super::args::{Descriptors, machine_arguments};
+use super::kvm::KvmDevice;
+use super::qmp::Qmp;
+use super::{Accelerator, Qemu};
+use crate::console::ConsoleLog;
+use crate::jail::{Jail, MachineUid};
+use crate::machine::{RunningMachine, StartError, StartOptions, Started, exit_reason};
+use crate::process;
+use crate::spec::{Access, Disk, MachineSpec};
+use rustix::fs::{FlockOperation, OFlags};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream as StdStream;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+
+/// How long QEMU may take to end by itself after its control connection closed, and to die when killed.
+const END_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Starts a machine and returns once QEMU answers, which is before the guest's first instruction.
+///
+/// Must be called on a thread that lives as long as the machine: the kernel kills QEMU when that thread ends.
+pub async fn start(
+    qemu: &Qemu,
+    accelerator: Accelerator,
+    spec: &MachineSpec,
+    options: StartOptions,
+) -> Result<Started, StartError> {
+    spec.check()?;
+    let group = match accelerator {
+        Accelerator::Kvm => kvm_group(options.uid)?,
+        Accelerator::Tcg => None,
+    };
+    let files = Files::open(spec, options.uid)?;
+    let sockets = Sockets::new().map_err(|source| StartError::Host {
+        what: "make socket pairs",
+        source,
+    })?;
+    let descriptors = sockets.descriptors(&files);
+    let arguments = machine_arguments(spec, accelerator, &descriptors);
+
+    let mut child = spawn(
+        qemu,
+        &arguments,
+        options.uid,
+        group,
+        inherited(&descriptors),
+    )?;
+    let Ours { console, link, qmp } = sockets.ours;
+    // What QEMU has inherited it alone shall hold, so that its end is seen as the end of the streams.
+    drop((sockets.theirs, files));
+    let pid = child
+        .id()
+        .expect("a child that nobody waited for has an id");
+    let start_time = process::start_time(pid).map_err(|source| StartError::Host {
+        what: "read /proc",
+        source,
+    })?;
+    let stderr = child
+        .stderr
+        .take()
+        .expect("standard error was asked to be a pipe");
+    let stderr =
+        ConsoleLog::spawn(stderr, &options.stderr_log).map_err(|source| StartError::Host {
+            what: "open the engine's log",
+            source,
+        })?;
+
+    let to_tokio = |stream| {
+        UnixStream::from_std(stream).map_err(|source| StartError::Host {
+            what: "use a socket",
+            source,
+        })
+    };
+    let (console, link) = (to_tokio(console)?, to_tokio(link)?);
+    match Qmp::connect(to_tokio(qmp)?, options.ready_within).await {
+        Ok(qmp) => Ok(Started {
+            machine: RunningMachine::new(pid, start_time, child, qmp, stderr),
+            link,
+            console,
+        }),
+        Err(source) => {
+            // A connection that closed means that QEMU is ending: its own words say why. It gets a moment to say them.
+            if let Ok(Ok(status)) = tokio::time::timeout(END_DEADLINE, child.wait()).await {
+                let reason = exit_reason(status, &stderr).await;
+                return Err(StartError::Ended { reason });
+            }
+            // Dropped unreaped if even this fails; the runtime reaps it then.
+            let _ = tokio::time::timeout(END_DEADLINE, child.kill()).await;
+            Err(StartError::Unresponsive { source })
+        }
+    }
+}
+
+/// The group that lets the engine open `/dev/kvm`, or why nothing does.
+pub(crate) fn kvm_group(uid: Option<MachineUid>) -> Result<Option<u32>, StartError> {
+    let device = KvmDevice::find().ok_or(StartError::KvmMissing)?;
+    if device.opens_for(uid) {
+        Ok(device.useful_group())
+    } else {
+        Err(StartError::KvmPermissionDenied {
+            reason: device.refusal(),
+            hint: device.hint(),
+        })
+    }
+}
+
+/// Starts QEMU in its jail with nothing but `arguments` and the descriptors of `inherit`; its standard error is a pipe.
+pub(crate) fn spawn(
+    qemu: &Qemu,
+    arguments: &[String],
+    uid: Option<MachineUid>,
+    group: Option<u32>,
+    inherit: Vec<RawFd>,
+) -> Result<Child, StartError> {
+    let jail = Jail::new(uid, group, inherit).map_err(|error| StartError::Confinement {
+        reason: error.to_string(),
+    })?;
+    let mut command = Command::new(qemu.program());
+    command
+        .args(arguments)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    jail.confine(&mut command);
+    command.spawn().map_err(|source| StartError::Exec {
+        program: qemu.program().into(),
+        source,
+    })
+}
+
+/// The opened files of a specification. The locks on the disks live as long as QEMU holds its copies of the descriptors.
+struct Files {
+    kernel: File,
+    initramfs: File,
+    disks: Vec<File>,
+}
+
+impl Files {
+    fn open(spec: &MachineSpec, uid: Option<MachineUid>) -> Result<Self, StartError> {
+        let kernel =
+            open_reopenable(&spec.kernel, uid).map_err(|source| StartError::KernelUnreadable {
+                path: spec.kernel.clone(),
+                source,
+            })?;
+        let initramfs = open_reopenable(&spec.initramfs, uid).map_err(|source| {
+            StartError::InitramfsUnreadable {
+                path: spec.initramfs.clone(),
+                source,
+            }
+        })?;
+        let disks = spec.disks.iter().map(open_disk).collect::<Result<_, _>>()?;
+        Ok(Self {
+            kernel,
+            initramfs,
+            disks,
+        })
+    }
+}
+
+/// Opens a file that QEMU opens anew as its own user, who therefore must be allowed to read it.
+fn open_reopenable(path: &Path, uid: Option<MachineUid>) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(nonblocking())
+        .open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a regular file",
+        ));
+    }
+    if uid.is_some() && metadata.mode() & 0o004 == 0 {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    Ok(file)
+}
+
+fn open_disk(disk: &Disk) -> Result<File, StartError> {
+    let unreadable = |source| StartError::DiskUnreadable {
+        id: disk.id.clone(),
+        path: disk.path.clone(),
+        source,
+    };
+    let (write, lock) = match disk.access {
+        Access::ReadOnly => (false, FlockOperation::NonBlockingLockShared),
+        Access::ReadWrite => (true, FlockOperation::NonBlockingLockExclusive),
+    };
+    let mut options = OpenOptions::new();
+    let file = options
+        .read(true)
+        .write(write)
+        .custom_flags(nonblocking())
+        .open(&disk.path)
+        .map_err(unreadable)?;
+    let kind = file.metadata().map_err(unreadable)?.file_type();
+    if !kind.is_file() && !kind.is_block_device() {
+        return Err(unreadable(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "neither a file nor a block device",
+        )));
+    }
+    match rustix::fs::flock(&file, lock) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StartError::DiskInUse {
+            id: disk.id.clone(),
+            path: disk.path.clone(),
+        }),
+        Err(error) => Err(unreadable(error.into())),
+    }
+}
+
+/// So that a named pipe in the place of a file is refused instead of waited for.
+fn nonblocking() -> i32 {
+    OFlags::NONBLOCK.bits().cast_signed()
+}
+
+/// Both ends of the machine's three streams.
+struct Sockets {
+    ours: Ours,
+    theirs: Theirs,
+}
+
+struct Ours {
+    console: StdStream,
+    link: StdStream,
+    qmp: StdStream,
+}
+
+struct Theirs {
+    console: StdStream,
+    link: StdStream,
+    qmp: StdStream,
+}
+
+impl Sockets {
+    fn new() -> io::Result<Self> {
+        let (console, their_console) = StdStream::pair()?;
+        let (link, their_link) = StdStream::pair()?;
+        let (qmp, their_qmp) = StdStream::pair()?;
+        for stream in [&console, &link, &qmp] {
+            stream.set_nonblocking(true)?;
+        }
+        let theirs = Theirs {
+            console: their_console,
+            link: their_link,
+            qmp: their_qmp,
+        };
+        Ok(Self {
+            ours: Ours { console, link, qmp },
+            theirs,
+        })
+    }
+
+    fn descriptors(&self, files: &Files) -> Descriptors {
+        Descriptors {
+            kernel: files.kernel.as_raw_fd(),
+            initramfs: files.initramfs.as_raw_fd(),
+            console: self.theirs.console.as_raw_fd(),
+            link: self.theirs.link.as_raw_fd(),
+            qmp: self.theirs.qmp.as_raw_fd(),
+            disks: files.disks.iter().map(AsRawFd::as_raw_fd).collect(),
+        }
+    }
+}
+
+fn inherited(descriptors: &Descriptors) -> Vec<RawFd> {
+    let Descriptors {
+        kernel,
+        initramfs,
+        console,
+        link,
+        qmp,
+        disks,
+    } = descriptors;
+    [*kernel, *initramfs, *console, *link, *qmp]
+        .into_iter()
+        .chain(disks.iter().copied())
+        .collect()
+}

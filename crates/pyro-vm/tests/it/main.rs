@@ -1,0 +1,12 @@
+//! The crate against a real QEMU.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, in its fixtures too"
+)]
+
+mod boot;
+mod guest;
+mod machine;
+mod probe;
+mod qmp;

@@ -1,0 +1,146 @@
+//! The journal: what a machine has, written down before it has it.
+//!
+//! A machine's directory holds its journal, its disk and its logs, and a lock that its
+//! supervisor holds for life. A directory whose lock is free belongs to a dead supervisor
+//! and is cleared by [`crate::sweep`].
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use pyro_protocol::supervise::{JOURNAL_FILE, Journal, LOCK_FILE};
+use rustix::fs::{FlockOperation, flock};
+
+/// Version of the journal's form.
+pub(crate) const SCHEMA: u32 = 1;
+
+/// A machine's directory, locked.
+#[derive(Debug)]
+pub(crate) struct MachineDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl MachineDir {
+    /// Makes the directory of a new machine and locks it.
+    ///
+    /// Between the two steps the directory has no lock yet; a sweep that meets it then sees
+    /// no journal and an age below its limit, and leaves it alone.
+    pub(crate) fn create(machines: &Path, id: &str) -> io::Result<Self> {
+        make_private_dir(machines)?;
+        let path = machines.join(id);
+        DirBuilder::new().mode(0o700).create(&path)?;
+        let lock = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path.join(LOCK_FILE))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// Takes over the directory of a machine whose supervisor is gone; `None` while it lives.
+    pub(crate) fn adopt(path: &Path) -> io::Result<Option<Self>> {
+        let lock = match OpenOptions::new().write(true).open(path.join(LOCK_FILE)) {
+            Ok(lock) => lock,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return if is_young(path) {
+                    Ok(None)
+                } else {
+                    Self::adopt_unlocked(path)
+                };
+            }
+            Err(error) => return Err(error),
+        };
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Self {
+                path: path.into(),
+                _lock: lock,
+            })),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn adopt_unlocked(path: &Path) -> io::Result<Option<Self>> {
+        let lock = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path.join(LOCK_FILE))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Some(Self {
+            path: path.into(),
+            _lock: lock,
+        }))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes the journal so that a crash leaves the old one or the new one.
+    pub(crate) fn write(&self, journal: &Journal) -> io::Result<()> {
+        let temporary = self.path.join("machine.json.new");
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        file.write_all(&serde_json::to_vec_pretty(journal)?)?;
+        file.sync_data()?;
+        fs::rename(temporary, self.path.join(JOURNAL_FILE))
+    }
+
+    /// The journal, if one was written.
+    pub(crate) fn read(&self) -> Option<Journal> {
+        serde_json::from_slice(&fs::read(self.path.join(JOURNAL_FILE)).ok()?).ok()
+    }
+
+    /// Removes the directory with everything in it.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        fs::remove_dir_all(&self.path)
+    }
+}
+
+/// Makes `path` and its missing parents, readable by the owner only.
+pub(crate) fn make_private_dir(path: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).recursive(true).create(path)
+}
+
+/// A directory that a supervisor may be about to lock.
+fn is_young(path: &Path) -> bool {
+    const BIRTH: std::time::Duration = std::time::Duration::from_secs(10);
+    let age = fs::metadata(path)
+        .and_then(|found| found.modified())
+        .map(|at| at.elapsed());
+    matches!(age, Ok(Ok(age)) if age < BIRTH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_live_machine_cannot_be_adopted_and_a_dead_one_can() {
+        let machines = std::env::temp_dir().join(format!("pyro-journal-{}", std::process::id()));
+        let live = MachineDir::create(&machines, "0123456789ab").unwrap();
+        assert!(MachineDir::adopt(live.path()).unwrap().is_none());
+        let path = live.path().to_owned();
+        drop(live);
+        let dead = MachineDir::adopt(&path).unwrap().unwrap();
+        assert_eq!(dead.read(), None);
+        dead.remove().unwrap();
+        fs::remove_dir(&machines).unwrap();
+    }
+
+    #[test]
+    fn a_directory_without_a_lock_is_left_alone_while_it_is_young() {
+        let path = std::env::temp_dir().join(format!("pyro-young-{}", std::process::id()));
+        make_private_dir(&path).unwrap();
+        assert!(MachineDir::adopt(&path).unwrap().is_none());
+        fs::remove_dir(&path).unwrap();
+    }
+}

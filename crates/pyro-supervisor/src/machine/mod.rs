@@ -1,0 +1,262 @@
+//! The life of one machine.
+//!
+//! ```text
+//! ordered ─▶ journal ─▶ engine ─▶ disk ─▶ VMM ─▶ hello ─▶ ready ─▶ ending ─▶ gone
+//!     └─────────┴──────────┴───────┴──────┴───────┴── stop, owner gone, expiry, failure ──┘
+//! ```
+//!
+//! One task owns all of it. Whatever ends the machine, the same steps follow: kill and reap
+//! the VMM, keep the logs of a failure, remove everything else, tell who listens.
+
+mod end;
+mod start;
+
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use pyro_link::Opener;
+use pyro_protocol::supervise::{
+    ControlRequest, EndReason, Event, Failure, FailureCause, Lease, MachineOrder,
+};
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, interval, sleep_until};
+
+use crate::agent_call;
+use crate::bridge;
+use crate::channel::{EventSender, Heard, Owner, serve_control};
+use crate::diagnosis::{self, SHOWN_LINES};
+use start::Starting;
+
+/// How long a client may take to send its order.
+const ORDER_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Time between two questions whether the agent is there.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
+
+/// How long the agent may take to answer one: generous, because a guest under software
+/// emulation with hundreds of busy processes still lives.
+const HEARTBEAT_DEADLINE: Duration = Duration::from_secs(15);
+
+/// How long an orderly power-off may take before the VMM is killed.
+const POWER_OFF_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Runs a supervisor whose standard input is the owner channel. Returns when the machine is
+/// gone.
+///
+/// Must run on the main thread: the kernel kills the VMM with the thread that started it.
+pub fn run() -> ExitCode {
+    // The terminal's signals go to the client, which decides; failing means that this
+    // process leads a session already.
+    let _ = rustix::process::setsid();
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(_) => return ExitCode::FAILURE,
+    };
+    match runtime.block_on(supervise()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+async fn supervise() -> std::io::Result<()> {
+    let begun = Instant::now();
+    let owner =
+        std::os::unix::net::UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    owner.set_nonblocking(true)?;
+    let mut owner = Owner::new(UnixStream::from_std(owner)?);
+    let line = tokio::time::timeout(ORDER_DEADLINE, owner.order()).await??;
+    let order: Result<MachineOrder, _> = serde_json::from_slice(&line);
+    let (mut events, heard, requests) = owner.listen();
+    let order = match order {
+        Ok(order) => order,
+        Err(error) => {
+            let failure = diagnosis::failure(
+                FailureCause::Host,
+                format!("the order is malformed: {error}"),
+            );
+            events.send(&Event::Failed(failure)).await;
+            events
+                .send(&Event::Ended {
+                    reason: EndReason::Failed,
+                })
+                .await;
+            return Ok(());
+        }
+    };
+    let life = Life {
+        expires: begun + Duration::from_millis(order.ttl_ms),
+        order,
+        begun,
+        events,
+        heard,
+        requests,
+    };
+    life.run().await;
+    Ok(())
+}
+
+/// What ends a machine that was asked to end.
+#[derive(Clone, Copy, Debug)]
+struct Ending {
+    reason: EndReason,
+    orderly: bool,
+}
+
+struct Life {
+    order: MachineOrder,
+    begun: Instant,
+    expires: Instant,
+    events: EventSender,
+    heard: mpsc::Receiver<Heard>,
+    requests: mpsc::Sender<Heard>,
+}
+
+impl Life {
+    async fn run(mut self) {
+        let mut starting = match Starting::begin(&self.order) {
+            Ok(starting) => starting,
+            Err(failure) => {
+                self.events.send(&Event::Failed(failure)).await;
+                self.events
+                    .send(&Event::Ended {
+                        reason: EndReason::Failed,
+                    })
+                    .await;
+                return;
+            }
+        };
+        let (ended_sender, ended) = watch::channel(None);
+        let outcome = self.start_and_watch(&mut starting, ended).await;
+        let reason = match &outcome {
+            Ok(reason) => *reason,
+            Err(_) => EndReason::Failed,
+        };
+        // Said before the cleaning up: it is what the client waits for.
+        let kept = end::clean_up(starting, &self.order, outcome.is_err()).await;
+        if let Err(mut failure) = outcome {
+            failure.log_dir = kept;
+            self.events.send(&Event::Failed(*failure)).await;
+        }
+        let event = Event::Ended { reason };
+        self.events.send(&event).await;
+        if ended_sender.send(Some(event)).is_ok() {
+            // Lets the control connections pass it on before this process ends.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn start_and_watch(
+        &mut self,
+        starting: &mut Starting,
+        ended: watch::Receiver<Option<Event>>,
+    ) -> Result<EndReason, Box<Failure>> {
+        for phase in start::PHASES {
+            self.events
+                .send(&Event::Phase {
+                    phase: phase.name().into(),
+                })
+                .await;
+            let expires = self.expires;
+            let ending = tokio::select! {
+                done = phase.run(&self.order, starting) => {
+                    done?;
+                    continue;
+                }
+                ending = asked_to_end(&mut self.heard, self.order.lease) => ending,
+                () = sleep_until(expires) => Ending { reason: EndReason::Expired, orderly: false },
+            };
+            // Nothing runs in it yet that an orderly end could save.
+            return Ok(ending.reason);
+        }
+        let up = starting.up(&self.order, self.begun)?;
+        tokio::spawn(bridge::serve(up.agent_listener, up.link.clone()));
+        tokio::spawn(serve_control(
+            up.control_listener,
+            self.requests.clone(),
+            ended,
+        ));
+        self.events.send(&Event::Ready(up.ready)).await;
+        let ending = self.watch(starting, &up.link).await?;
+        if ending.orderly {
+            power_off(starting, &up.link).await;
+        }
+        Ok(ending.reason)
+    }
+
+    /// Waits for whatever ends a machine that is up.
+    async fn watch(
+        &mut self,
+        starting: &mut Starting,
+        link: &Opener,
+    ) -> Result<Ending, Box<Failure>> {
+        let dead_link = tokio::select! {
+            ending = asked_to_end(&mut self.heard, self.order.lease) => return Ok(ending),
+            () = sleep_until(self.expires) => {
+                return Ok(Ending { reason: EndReason::Expired, orderly: true });
+            }
+            exit = starting.vmm_ended() => return starting.guest_ended(exit),
+            reason = heartbeat(link) => reason,
+        };
+        // A link dies with its VMM: that is the better story, and it comes at once.
+        if let Some(exit) = starting.vmm_ended_soon().await {
+            return starting.guest_ended(exit);
+        }
+        let console = starting.console_tail(SHOWN_LINES);
+        let fallback = (FailureCause::Link, dead_link.as_str());
+        Err(Box::new(diagnosis::guest_failure(
+            console, None, fallback, None,
+        )))
+    }
+}
+
+/// Waits for a request to end the machine.
+async fn asked_to_end(heard: &mut mpsc::Receiver<Heard>, lease: Lease) -> Ending {
+    loop {
+        match heard.recv().await {
+            Some(Heard::Request(ControlRequest::Stop { orderly })) => {
+                return Ending {
+                    reason: EndReason::Stopped,
+                    orderly,
+                };
+            }
+            Some(Heard::OwnerGone) if lease == Lease::Owner => {
+                return Ending {
+                    reason: EndReason::OwnerGone,
+                    orderly: false,
+                };
+            }
+            Some(Heard::OwnerGone) => {}
+            // Not while this process holds a sender of its own.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Asks the agent again and again whether it is there; returns what was found when it is not.
+async fn heartbeat(link: &Opener) -> String {
+    let mut beat = interval(HEARTBEAT_EVERY);
+    loop {
+        beat.tick().await;
+        if let Err(error) = agent_call::ping(link, HEARTBEAT_DEADLINE).await {
+            return error.to_string();
+        }
+    }
+}
+
+async fn power_off(starting: &mut Starting, link: &Opener) {
+    let whole = async {
+        if agent_call::power_off(link, POWER_OFF_DEADLINE)
+            .await
+            .is_ok()
+        {
+            let _ = starting.vmm_ended().await;
+        }
+    };
+    // What did not end by then is killed by the cleaning up.
+    let _ = tokio::time::timeout(POWER_OFF_DEADLINE, whole).await;
+}

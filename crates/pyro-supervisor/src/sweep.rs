@@ -1,0 +1,75 @@
+//! Clearing away machines whose supervisor died.
+//!
+//! A machine is dead when its lock is free. Its VMM died with its supervisor by the kernel's
+//! hand; one that is found alive all the same is killed, by identity and never by number
+//! alone.
+
+use std::fs;
+use std::path::Path;
+
+use pyro_protocol::supervise::{SweepOrder, SweepReport, SweptMachine};
+use pyro_vm::MachineId;
+use pyro_vm::process::{find_leftover, kill_verified};
+
+use crate::journal::MachineDir;
+
+/// Clears away every dead machine, or tells which it would.
+pub fn run(order: &SweepOrder) -> SweepReport {
+    let Ok(entries) = fs::read_dir(&order.machines_dir) else {
+        return SweepReport::default();
+    };
+    let mut machines: Vec<SweptMachine> = entries
+        .flatten()
+        .filter_map(|entry| sweep_one(&entry.path(), order.dry_run))
+        .collect();
+    machines.sort_by(|a, b| a.id.cmp(&b.id));
+    SweepReport { machines }
+}
+
+fn sweep_one(path: &Path, dry_run: bool) -> Option<SweptMachine> {
+    let id = path.file_name()?.to_str()?.to_owned();
+    let machine = MachineId::new(id.as_str()).ok()?;
+    let mut swept = SweptMachine {
+        id,
+        processes: Vec::new(),
+        directories: Vec::new(),
+        error: None,
+    };
+    let directory = match MachineDir::adopt(path) {
+        Ok(Some(directory)) => directory,
+        Ok(None) => return None,
+        Err(error) => {
+            swept.error = Some(format!("taking over `{}`: {error}", path.display()));
+            return Some(swept);
+        }
+    };
+    let leftover = find_leftover(&machine).unwrap_or_default();
+    swept.processes = leftover.iter().map(|process| process.pid).collect();
+    swept.directories.push(path.to_owned());
+    // Built by our own supervisor, but read from a file: only a directory of this machine's
+    // name is ever removed.
+    let runtime_dir = directory
+        .read()
+        .map(|journal| journal.runtime_dir)
+        .filter(|runtime| runtime.is_absolute() && runtime.ends_with(machine.as_str()));
+    swept
+        .directories
+        .extend(runtime_dir.clone().filter(|runtime| runtime.exists()));
+    if dry_run {
+        return Some(swept);
+    }
+    let mut failed = None;
+    for process in leftover {
+        failed = kill_verified(process.pid, process.start_time)
+            .err()
+            .or(failed);
+    }
+    if let Some(runtime_dir) = runtime_dir.filter(|runtime| runtime.exists()) {
+        failed = fs::remove_dir_all(runtime_dir).err().or(failed);
+    }
+    if failed.is_none() {
+        failed = directory.remove().err();
+    }
+    swept.error = failed.map(|error| error.to_string());
+    Some(swept)
+}

@@ -1,0 +1,297 @@
+//! What can go wrong, as one type with one code, message and hint for every face.
+
+use std::path::PathBuf;
+
+use pyro_image::{CatalogError, DiskError, HostError, KernelError, RecipeError, StoreError};
+use pyro_protocol::code::{ErrorCode, ErrorReply};
+use pyro_protocol::supervise::Failure;
+use serde_json::{Value, json};
+
+/// A failed operation of the SDK.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The caller's input is malformed or out of range.
+    #[error("{message}")]
+    InvalidArgument {
+        /// What is wrong with it.
+        message: String,
+        /// What would be right.
+        hint: Option<String>,
+    },
+    /// The store of environments failed, or does not know the one asked for.
+    #[error(transparent)]
+    Environment(#[from] StoreError),
+    /// The kernel cannot be fetched or used.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// An environment could not be built.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    /// An installed environment is damaged.
+    #[error("the environment `{name}` is damaged: {reason}")]
+    DamagedEnvironment {
+        /// The environment.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A machine did not come up or went away.
+    #[error("{}", .0.message)]
+    Machine(Box<Failure>),
+    /// The machine's time to live passed while it was in use.
+    #[error("the machine reached its time to live")]
+    Expired,
+    /// The machine is gone without a failure: somebody stopped it or it powered itself off.
+    #[error("the machine ended while it was in use: {why}")]
+    Ended {
+        /// Who ended it.
+        why: &'static str,
+    },
+    /// The guest refused a request.
+    #[error("{}", .0.error)]
+    Guest(ErrorReply),
+    /// The guest does not answer, or answers what it should not.
+    #[error("the guest does not answer as it should: {reason}")]
+    Unreachable {
+        /// What was seen.
+        reason: String,
+    },
+    /// The supervisor could not be started or died.
+    #[error("the machine's supervisor failed: {reason}")]
+    Supervisor {
+        /// What was seen.
+        reason: String,
+    },
+    /// A file or directory of the SDK's own cannot be used.
+    #[error("cannot {action} `{}`", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// Stable class of the failure.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::InvalidArgument { .. } => ErrorCode::InvalidArgument,
+            Self::Environment(error) => store_code(error),
+            Self::Kernel(error) => kernel_code(error),
+            Self::Recipe(error) => recipe_code(error),
+            Self::DamagedEnvironment { .. } => ErrorCode::DigestMismatch,
+            Self::Machine(failure) => failure.code,
+            Self::Expired => ErrorCode::Expired,
+            Self::Ended { .. } => ErrorCode::Cancelled,
+            Self::Guest(reply) => reply.code,
+            Self::Unreachable { .. } => ErrorCode::GuestUnreachable,
+            Self::Supervisor { .. } => ErrorCode::Internal,
+            Self::Io { source, .. } => io_code(source),
+        }
+    }
+
+    /// One remedy, where it is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::InvalidArgument { hint, .. } => hint.clone(),
+            Self::Environment(error) => error.hint(),
+            Self::Kernel(error) => error.hint(),
+            Self::Recipe(error) => error.hint(),
+            Self::DamagedEnvironment { name, .. } => Some(format!(
+                "build it again with `pyro env pull --force {name}`"
+            )),
+            Self::Machine(failure) => failure.hint.clone(),
+            Self::Expired => Some("give it longer with `--ttl-seconds`".into()),
+            Self::Ended { .. } => None,
+            Self::Guest(reply) => guest_hint(reply.code),
+            Self::Unreachable { .. } => Some("run the command again; the machine was ended".into()),
+            Self::Supervisor { .. } => Some(
+                "run it again; if it happens twice, report it with `pyro doctor --json`".into(),
+            ),
+            Self::Io { path, source, .. } => io_hint(path, source),
+        }
+    }
+
+    /// What a program may want to know beyond the message.
+    pub fn details(&self) -> Option<Value> {
+        match self {
+            Self::Machine(failure) => Some(json!({
+                "cause": failure.cause,
+                "console_tail": failure.console_tail,
+                "exit_reason": failure.exit_reason,
+                "log_dir": failure.log_dir,
+            })),
+            _ => None,
+        }
+    }
+
+    /// Whether the same call may succeed when it is made again unchanged.
+    pub fn retryable(&self) -> bool {
+        self.code().retryable()
+    }
+
+    /// The object that every face shows.
+    pub fn to_json(&self) -> Value {
+        let mut object = json!({
+            "code": self.code(),
+            "message": chain(self),
+            "retryable": self.retryable(),
+        });
+        if let Some(hint) = self.hint() {
+            object["hint"] = hint.into();
+        }
+        if let Some(details) = self.details() {
+            object["details"] = details;
+        }
+        object
+    }
+
+    pub(crate) fn invalid(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::InvalidArgument {
+            message: message.into(),
+            hint: Some(hint.into()),
+        }
+    }
+
+    pub(crate) fn unreachable(error: &dyn std::fmt::Display) -> Self {
+        Self::Unreachable {
+            reason: error.to_string(),
+        }
+    }
+}
+
+/// An error with its sources on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let told = inner.to_string();
+        // A transparent error repeats its source's text.
+        if !text.ends_with(&told) {
+            text.push_str(": ");
+            text.push_str(&told);
+        }
+        source = inner.source();
+    }
+    text
+}
+
+fn store_code(error: &StoreError) -> ErrorCode {
+    match error {
+        StoreError::Catalog(CatalogError::UnknownEnvironment { .. }) => ErrorCode::NotFound,
+        StoreError::Disk(error) => disk_code(error),
+        StoreError::Locked { .. } => ErrorCode::Conflict,
+        StoreError::NoRootImage { .. } => ErrorCode::Internal,
+    }
+}
+
+fn kernel_code(error: &KernelError) -> ErrorCode {
+    match error {
+        KernelError::Disk(error) => disk_code(error),
+        KernelError::Host(error) => host_code(error),
+        KernelError::Locked { .. } => ErrorCode::Conflict,
+        KernelError::Invalid { .. } => ErrorCode::DigestMismatch,
+        KernelError::NotAnImage { .. } => ErrorCode::InvalidArgument,
+        KernelError::NotInstalled { .. } => ErrorCode::NotFound,
+        KernelError::PackageUnknown { .. }
+        | KernelError::PackageUnusable { .. }
+        | KernelError::ModuleCompression { .. }
+        | KernelError::ModuleMissing { .. }
+        | KernelError::ModuleUnreadable { .. } => ErrorCode::HostUnavailable,
+    }
+}
+
+fn recipe_code(error: &RecipeError) -> ErrorCode {
+    match error {
+        RecipeError::Host(error) => host_code(error),
+        RecipeError::Disk(error) => disk_code(error),
+        RecipeError::UnknownDistribution { .. } => ErrorCode::Unsupported,
+        RecipeError::NoBuildMode { .. } => ErrorCode::HostUnavailable,
+    }
+}
+
+fn host_code(error: &HostError) -> ErrorCode {
+    match error {
+        HostError::HostProgramMissing { .. } | HostError::Run { .. } => ErrorCode::HostUnavailable,
+        HostError::Failed { stderr, .. } if stderr.contains("No space left on device") => {
+            ErrorCode::NoSpace
+        }
+        HostError::Failed { .. } => ErrorCode::HostUnavailable,
+        HostError::TimedOut { .. } => ErrorCode::Timeout,
+    }
+}
+
+fn disk_code(error: &DiskError) -> ErrorCode {
+    match error {
+        DiskError::AccessDenied { .. } => ErrorCode::PermissionDenied,
+        DiskError::NoSpace { .. } => ErrorCode::NoSpace,
+        DiskError::Io { source, .. } => io_code(source),
+        DiskError::SubordinateFiles { .. } => ErrorCode::PermissionDenied,
+    }
+}
+
+fn io_code(error: &std::io::Error) -> ErrorCode {
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
+            ErrorCode::PermissionDenied
+        }
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorCode::NoSpace,
+        std::io::ErrorKind::NotFound => ErrorCode::NotFound,
+        _ => ErrorCode::Internal,
+    }
+}
+
+fn io_hint(path: &std::path::Path, error: &std::io::Error) -> Option<String> {
+    match io_code(error) {
+        ErrorCode::PermissionDenied => {
+            Some(format!("make `{}` yours and writable", path.display()))
+        }
+        ErrorCode::NoSpace => Some(format!("make room on the disk of `{}`", path.display())),
+        _ => None,
+    }
+}
+
+fn guest_hint(code: ErrorCode) -> Option<String> {
+    match code {
+        ErrorCode::NotFound => {
+            Some("look at what the environment has with `--shell 'ls'` or choose another".into())
+        }
+        ErrorCode::NoSpace => Some("the guest's disk is full: write less".into()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_environment_names_the_known_ones() {
+        let error = pyro_image::Catalog::builtin().get("nope").unwrap_err();
+        let error = Error::from(StoreError::from(error));
+        let json = error.to_json();
+        assert_eq!(json["code"], "not_found");
+        assert_eq!(json["message"], "unknown environment `nope`");
+        assert!(
+            json["hint"].as_str().unwrap().contains("debian:12-base"),
+            "{json}"
+        );
+    }
+
+    #[test]
+    fn sources_are_told_once() {
+        let source = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let error = Error::Io {
+            action: "make",
+            path: "/x".into(),
+            source,
+        };
+        assert_eq!(chain(&error), "cannot make `/x`: permission denied");
+        assert_eq!(error.code(), ErrorCode::PermissionDenied);
+    }
+}

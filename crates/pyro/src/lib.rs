@@ -1,0 +1,60 @@
+//! `pyro`: throw-away Linux machines for coding agents.
+//!
+//! The only public Rust API. Owns environments that are ready to run ([`environment`]),
+//! machines ([`machine`]), commands in them ([`exec`]), the one-shot run ([`run`]), the
+//! host's check-up ([`doctor`]) and the clearing away of what was left over ([`gc`]). It
+//! never links the engines: each machine belongs to a supervisor, a process of its own that
+//! this crate starts and speaks to. It reads no environment variables and prints nothing.
+//!
+//! ```no_run
+//! # async fn example(settings: pyro::Settings) -> Result<(), pyro::Error> {
+//! let pyro = pyro::Pyro::new(settings);
+//! let mut options = pyro::RunOptions::new("debian:12", pyro::Program::shell("uname -a"));
+//! options.mem_mib = 512;
+//! let output = pyro.run_to_end(options, &pyro::progress::ignore()).await?;
+//! println!("{}", output.stdout);
+//! # Ok(())
+//! # }
+//! ```
+
+mod boot_files;
+pub mod doctor;
+pub mod environment;
+pub mod error;
+pub mod exec;
+pub mod gc;
+pub mod machine;
+pub mod run;
+pub mod settings;
+mod supervisor;
+
+pub use environment::PulledEnvironment;
+pub use error::Error;
+pub use exec::{Exec, ExecOptions, ExecOutput, Program, StdinWriter};
+pub use machine::{Machine, MachineOptions};
+pub use pyro_image::progress::{self, Progress, ProgressSink};
+pub use pyro_image::store::{EnvironmentListing, EnvironmentReport, PruneResult};
+pub use pyro_protocol::code::ErrorCode;
+pub use pyro_protocol::exec::{ExecEnd, is_env_name, signal_name};
+pub use pyro_protocol::request::BootTimes;
+pub use pyro_protocol::supervise::{EndReason, EngineChoice, Failure, FailureCause, Lease, Ready};
+pub use run::{ExecPayload, Run, RunEvent, RunOptions};
+pub use settings::{Home, Settings};
+
+/// The SDK's entrance. Cheap to make and to clone: it holds settings, no resources.
+#[derive(Clone, Debug)]
+pub struct Pyro {
+    settings: Settings,
+}
+
+impl Pyro {
+    /// Works with `settings`. Touches nothing yet.
+    pub fn new(settings: Settings) -> Self {
+        Self { settings }
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+}

@@ -1,0 +1,381 @@
+//! A machine, seen from the client: ordered, awaited, used, stopped.
+//!
+//! Owns the client's end of the owner channel. While a machine with [`Lease::Owner`] has
+//! this value it lives; when the value is dropped, or this process dies, the supervisor ends
+//! the machine and leaves nothing.
+
+use std::time::Duration;
+
+use pyro_protocol::AGENT_PORT;
+use pyro_protocol::supervise::{
+    ControlRequest, EndReason, Event, Failure, Lease, MAX_LINE, MachineOrder, Ready, Role,
+};
+use pyro_protocol::vsock::{connect_line, is_ok};
+use rustix::fs::{FlockOperation, flock};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::process::Child;
+use tokio::time::timeout;
+
+use crate::Pyro;
+use crate::boot_files::BootFiles;
+use crate::error::Error;
+use crate::exec::{Call, Exec, ExecOptions};
+use crate::supervisor;
+
+/// Longest time from the VMM's start to the agent's hello.
+const BOOT_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Size of the disk for what the guest writes, MiB. It is sparse.
+const UPPER_MIB: u32 = 8 * 1024;
+
+/// Longest time for a supervisor to clean up after it was asked to.
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Longest time for a supervisor to tell why a stream broke. Above its own heartbeat.
+const REASON_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Longest time to reach the agent through its socket.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How a machine is made, apart from what it runs.
+#[derive(Clone, Debug)]
+pub struct MachineOptions {
+    /// Virtual processors, 1 to 8.
+    pub vcpu_count: u8,
+    /// Memory in MiB, 256 to 32768.
+    pub mem_mib: u32,
+    /// Whether the guest gets a user-mode network card.
+    pub network: bool,
+    /// The machine ends after this time.
+    pub ttl: Duration,
+    /// Whether the machine ends with this process.
+    pub lease: Lease,
+}
+
+impl Default for MachineOptions {
+    fn default() -> Self {
+        Self {
+            vcpu_count: 1,
+            mem_mib: 1024,
+            network: false,
+            ttl: Duration::from_mins(10),
+            lease: Lease::Owner,
+        }
+    }
+}
+
+impl MachineOptions {
+    fn check(&self) -> Result<(), Error> {
+        if !(1..=8).contains(&self.vcpu_count) {
+            return Err(Error::invalid(
+                format!("{} virtual processors are not possible", self.vcpu_count),
+                "give 1 to 8 with `--vcpu-count`",
+            ));
+        }
+        if !(256..=32_768).contains(&self.mem_mib) {
+            return Err(Error::invalid(
+                format!("{} MiB of memory are not possible", self.mem_mib),
+                "give 256 to 32768 with `--mem-mib`: below that the guest kernel does not boot",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A machine.
+#[derive(Debug)]
+pub struct Machine {
+    id: String,
+    supervisor: Child,
+    events: BufReader<OwnedReadHalf>,
+    line: Vec<u8>,
+    requests: OwnedWriteHalf,
+    ready: Option<Ready>,
+    failure: Option<Box<Failure>>,
+    ended: Option<EndReason>,
+}
+
+impl Pyro {
+    /// Orders a machine that runs `environment`, building the environment if it is missing.
+    /// Returns as soon as the supervisor has the order: see [`Machine::wait_ready`].
+    pub async fn order_machine(
+        &self,
+        environment: &str,
+        options: &MachineOptions,
+        progress: &crate::ProgressSink,
+    ) -> Result<Machine, Error> {
+        options.check()?;
+        self.reconcile().await;
+        let environment = self.ready_environment(environment, progress).await?;
+        Machine::of(self, &environment, options)
+    }
+
+    /// Clears away machines whose supervisor was killed, if there are any. Looking costs
+    /// microseconds; a failure is left to `gc` and `doctor`.
+    pub(crate) async fn reconcile(&self) {
+        if self.has_dead_machines() {
+            let _ = supervisor::sweep(self.settings(), false).await;
+        }
+    }
+
+    fn has_dead_machines(&self) -> bool {
+        let Ok(entries) = std::fs::read_dir(self.settings().home.machines()) else {
+            return false;
+        };
+        entries.flatten().any(|entry| {
+            let lock = entry.path().join(pyro_protocol::supervise::LOCK_FILE);
+            // Shared, so that two looks do not take each other for a live supervisor.
+            std::fs::File::open(lock)
+                .is_ok_and(|lock| flock(&lock, FlockOperation::NonBlockingLockShared).is_ok())
+        })
+    }
+}
+
+impl Machine {
+    pub(crate) fn of(
+        pyro: &Pyro,
+        environment: &crate::environment::ReadyEnvironment,
+        options: &MachineOptions,
+    ) -> Result<Self, Error> {
+        let role = Role::Environment {
+            root_image: environment.rootfs.clone(),
+            upper_mib: UPPER_MIB,
+        };
+        Self::order(pyro, role, environment.boot.clone(), options)
+    }
+
+    pub(crate) fn order(
+        pyro: &Pyro,
+        role: Role,
+        boot: BootFiles,
+        options: &MachineOptions,
+    ) -> Result<Self, Error> {
+        options.check()?;
+        let settings = pyro.settings();
+        let order = MachineOrder {
+            id: new_id(),
+            engine: settings.engine,
+            qemu: settings.qemu.clone(),
+            search_path: settings.search_path.clone(),
+            vcpu_count: options.vcpu_count,
+            mem_mib: options.mem_mib,
+            kernel: boot.kernel,
+            initramfs: boot.initramfs,
+            role,
+            network: options.network,
+            ttl_ms: u64::try_from(options.ttl.as_millis()).unwrap_or(u64::MAX),
+            boot_deadline_ms: u64::try_from(BOOT_DEADLINE.as_millis()).unwrap_or(u64::MAX),
+            lease: options.lease,
+            machines_dir: settings.home.machines(),
+            runtime_dir: settings.home.runtime.clone(),
+            logs_dir: settings.home.logs(),
+            probe_cache: settings.home.probe_cache(),
+            blank_dir: settings.home.blank_disks(),
+        };
+        let broken = |error: std::io::Error| Error::Supervisor {
+            reason: error.to_string(),
+        };
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(broken)?;
+        ours.set_nonblocking(true).map_err(broken)?;
+        let mut line = serde_json::to_vec(&order).map_err(|error| broken(error.into()))?;
+        line.push(b'\n');
+        // Fits into the socket's buffer: an order is some hundreds of bytes.
+        std::io::Write::write_all(&mut &ours, &line).map_err(broken)?;
+        let supervisor = supervisor::start(settings, theirs.into())?;
+        let (events, requests) = UnixStream::from_std(ours).map_err(broken)?.into_split();
+        Ok(Self {
+            id: order.id,
+            supervisor,
+            events: BufReader::new(events),
+            line: Vec::new(),
+            requests,
+            ready: None,
+            failure: None,
+            ended: None,
+        })
+    }
+
+    /// The machine's id: 12 lowercase hexadecimal digits.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// What the supervisor told of the ready machine; `None` before.
+    pub fn ready(&self) -> Option<&Ready> {
+        self.ready.as_ref()
+    }
+
+    /// Waits until the machine is ready; `on_phase` hears the stages of its start. May be
+    /// dropped and called again.
+    pub async fn wait_ready(&mut self, mut on_phase: impl FnMut(&str)) -> Result<&Ready, Error> {
+        while let Some(phase) = self.next_phase().await? {
+            on_phase(&phase);
+        }
+        self.ready.as_ref().ok_or(Error::Ended {
+            why: "it never became ready",
+        })
+    }
+
+    /// The next stage of the start; `None` when the machine is ready. Cancel-safe.
+    pub(crate) async fn next_phase(&mut self) -> Result<Option<String>, Error> {
+        while self.ready.is_none() {
+            match self.next_event().await? {
+                Event::Phase { phase } => return Ok(Some(phase)),
+                Event::Ready(_) | Event::Failed(_) => {}
+                Event::Ended { reason } => return Err(self.end_error(reason)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Starts a command.
+    pub async fn exec(&mut self, options: &ExecOptions) -> Result<Exec, Error> {
+        let request = options.request()?;
+        let call = match self.call(&request).await {
+            Ok(call) => call,
+            Err(error @ Error::Guest(_)) => return Err(error),
+            Err(error) => return Err(self.why_ended(error).await),
+        };
+        Ok(Exec::new(call, options))
+    }
+
+    /// Waits for the end of the machine and tells its reason.
+    pub async fn wait_end(&mut self) -> Result<EndReason, Error> {
+        loop {
+            if let Some(reason) = self.ended {
+                return Ok(reason);
+            }
+            self.next_event().await?;
+        }
+    }
+
+    /// The reason for which a stream to the machine broke: the machine's failure if it has
+    /// one, else `error`.
+    pub async fn why_ended(&mut self, error: Error) -> Error {
+        match timeout(REASON_DEADLINE, self.wait_end()).await {
+            Ok(Ok(reason)) => self.end_error(reason),
+            Ok(Err(better)) => better,
+            Err(_) => error,
+        }
+    }
+
+    /// Ends the machine and waits until nothing of it is left. `orderly` lets the guest write
+    /// back and power off; otherwise it is cut, which is quicker.
+    pub async fn stop(mut self, orderly: bool) -> Result<EndReason, Error> {
+        let request = ControlRequest::Stop { orderly };
+        let mut line = serde_json::to_vec(&request).map_err(|error| Error::unreachable(&error))?;
+        line.push(b'\n');
+        // A supervisor that is gone already has told its end before.
+        let _ = self.requests.write_all(&line).await;
+        let reason =
+            timeout(STOP_DEADLINE, self.wait_end())
+                .await
+                .map_err(|_| Error::Supervisor {
+                    reason: "it did not end the machine".into(),
+                })?;
+        // Told just before its exit; reaping it keeps this process free of zombies.
+        let _ = timeout(STOP_DEADLINE, self.supervisor.wait()).await;
+        match (reason, self.failure.take()) {
+            (_, Some(failure)) => Err(Error::Machine(failure)),
+            (reason, None) => reason,
+        }
+    }
+
+    pub(crate) async fn call(&mut self, request: &Value) -> Result<Call, Error> {
+        let socket = match &self.ready {
+            Some(ready) => ready.agent_socket.clone(),
+            None => {
+                return Err(Error::Ended {
+                    why: "it is not ready",
+                });
+            }
+        };
+        let connected = timeout(CONNECT_DEADLINE, async {
+            let mut stream = UnixStream::connect(&socket).await?;
+            stream
+                .write_all(connect_line(AGENT_PORT).as_bytes())
+                .await?;
+            let mut stream = BufReader::new(stream);
+            let mut answer = Vec::new();
+            (&mut stream)
+                .take(64)
+                .read_until(b'\n', &mut answer)
+                .await?;
+            if !is_ok(&answer) {
+                return Err(std::io::ErrorKind::ConnectionRefused.into());
+            }
+            Ok(stream.into_inner())
+        });
+        let stream = connected
+            .await
+            .map_err(|_| Error::Unreachable {
+                reason: "its socket does not answer".into(),
+            })?
+            .map_err(|error: std::io::Error| Error::unreachable(&error))?;
+        Call::start(stream, request).await
+    }
+
+    async fn next_event(&mut self) -> Result<Event, Error> {
+        let limit = u64::try_from(MAX_LINE).unwrap_or(u64::MAX);
+        let read = (&mut self.events)
+            .take(limit)
+            .read_until(b'\n', &mut self.line)
+            .await;
+        let line = std::mem::take(&mut self.line);
+        if !matches!(read, Ok(count) if count > 0) {
+            return Err(self.supervisor_died().await);
+        }
+        let event: Event = serde_json::from_slice(&line).map_err(|error| Error::Supervisor {
+            reason: format!("it said something else: {error}"),
+        })?;
+        match &event {
+            Event::Phase { .. } => {}
+            Event::Ready(ready) => self.ready = Some(ready.clone()),
+            Event::Failed(failure) => self.failure = Some(Box::new(failure.clone())),
+            Event::Ended { reason } => self.ended = Some(*reason),
+        }
+        Ok(event)
+    }
+
+    async fn supervisor_died(&mut self) -> Error {
+        let status = timeout(STOP_DEADLINE, self.supervisor.wait()).await;
+        let how = match status {
+            Ok(Ok(status)) => status.to_string(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it closed its channel and did not end".into(),
+        };
+        Error::Supervisor {
+            reason: format!("it ended without a word ({how})"),
+        }
+    }
+
+    fn end_error(&mut self, reason: EndReason) -> Error {
+        match (self.failure.take(), reason) {
+            (Some(failure), _) => Error::Machine(failure),
+            (None, EndReason::Expired) => Error::Expired,
+            (None, EndReason::Stopped) => Error::Ended {
+                why: "somebody stopped it",
+            },
+            (None, EndReason::OwnerGone) => Error::Ended {
+                why: "its owner left",
+            },
+            (None, EndReason::PoweredOff) => Error::Ended {
+                why: "the guest powered itself off",
+            },
+            (None, EndReason::Failed) => Error::Ended {
+                why: "it failed without a reason",
+            },
+        }
+    }
+}
+
+/// 48 random bits as 12 hexadecimal digits.
+fn new_id() -> String {
+    // The standard library's hash keys come from the system's random source.
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let random = RandomState::new().build_hasher().finish();
+    format!("{:012x}", random >> 16)
+}

@@ -1,0 +1,86 @@
+//! Where everything lies and what runs it. Plain values: whoever embeds the SDK decides
+//! where they come from.
+
+use std::path::PathBuf;
+
+use pyro_image::catalog::PLATFORM;
+use pyro_image::{Catalog, EnvironmentStore, KernelStore};
+use pyro_protocol::supervise::EngineChoice;
+
+/// Everything the SDK must be told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The directories.
+    pub home: Home,
+    /// The `pyro` program, which also runs supervisors.
+    pub program: PathBuf,
+    /// Directories to look for QEMU and other host programs, `:`-separated.
+    pub search_path: String,
+    /// A QEMU to use instead of the one in the search path.
+    pub qemu: Option<PathBuf>,
+    /// A kernel to use instead of the environment's: an image, or a directory as in the
+    /// kernel store.
+    pub kernel: Option<PathBuf>,
+    /// The engine for machines.
+    pub engine: EngineChoice,
+}
+
+/// The directories, all private to the user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Home {
+    /// What can be made again: kernels, blank disks, initramfs.
+    pub cache: PathBuf,
+    /// Installed environments; by default below `cache`.
+    pub environments: PathBuf,
+    /// What cannot: machines, logs, what was found out about this host.
+    pub state: PathBuf,
+    /// Sockets. Its path must be short: a socket's path has at most 107 bytes.
+    pub runtime: PathBuf,
+}
+
+impl Home {
+    /// Directories below the three given ones.
+    pub fn new(cache: PathBuf, state: PathBuf, runtime: PathBuf) -> Self {
+        Self {
+            environments: cache.join("environments"),
+            cache,
+            state,
+            runtime,
+        }
+    }
+
+    /// The store of environments.
+    pub fn environment_store(&self) -> EnvironmentStore {
+        EnvironmentStore::new(&self.environments, PLATFORM, Catalog::builtin())
+    }
+
+    /// The store of guest kernels.
+    pub fn kernel_store(&self) -> KernelStore {
+        KernelStore::new(self.cache.join("kernels"))
+    }
+
+    /// Initramfs files, one per agent build and kernel.
+    pub fn initramfs(&self) -> PathBuf {
+        self.cache.join("initramfs")
+    }
+
+    /// Blank disks to be cloned.
+    pub fn blank_disks(&self) -> PathBuf {
+        self.cache.join("blank")
+    }
+
+    /// One directory per live machine.
+    pub fn machines(&self) -> PathBuf {
+        self.state.join("machines")
+    }
+
+    /// Logs of machines that failed.
+    pub fn logs(&self) -> PathBuf {
+        self.state.join("logs")
+    }
+
+    /// What was found out about the engines of this host.
+    pub fn probe_cache(&self) -> PathBuf {
+        self.state.join("engines.json")
+    }
+}

@@ -1,0 +1,238 @@
+//! The command line: every command, flag and default.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use pyro::EngineChoice;
+
+/// Give a coding agent a throw-away Linux machine.
+#[derive(Debug, Parser)]
+#[command(name = "pyro", version, about, max_term_width = 100, after_help = EXIT_CODES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 success, 1 failure, 2 wrong usage. `pyro run` passes the guest's own code through \
+and adds 124 (time limit), 125 (failure of pyro), 126 (not executable), 127 (not found), \
+128+n (signal n).";
+
+/// Options of every command.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Global {
+    /// Engine that runs machines
+    #[arg(
+        long,
+        value_enum,
+        default_value = "auto",
+        env = "PYRO_ENGINE",
+        global = true,
+        hide_env = true
+    )]
+    pub(crate) engine: Engine,
+    /// Guest kernel to use instead of the environment's: a bzImage, an ELF image or a directory
+    /// of the kernel store [env: PYRO_KERNEL]
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "PYRO_KERNEL",
+        global = true,
+        hide_env = true
+    )]
+    pub(crate) kernel: Option<PathBuf>,
+    /// Say nothing but errors on stderr
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Engine {
+    /// The best one that a real guest was seen to run on
+    Auto,
+    /// QEMU with KVM
+    QemuKvm,
+    /// QEMU with software emulation
+    QemuTcg,
+}
+
+impl From<Engine> for EngineChoice {
+    fn from(engine: Engine) -> Self {
+        match engine {
+            Engine::Auto => Self::Auto,
+            Engine::QemuKvm => Self::QemuKvm,
+            Engine::QemuTcg => Self::QemuTcg,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run one command in a fresh machine and throw the machine away
+    Run(Box<RunArgs>),
+    /// List, build and remove environments
+    #[command(subcommand)]
+    Env(EnvCommand),
+    /// Check this host: what works, what does not, and the remedy
+    Doctor(DoctorArgs),
+    /// Clear away what killed processes left over
+    Gc(GcArgs),
+    /// Print a completion script for a shell
+    Completion(CompletionArgs),
+    /// Own a machine (started by `pyro` itself)
+    #[command(hide = true, subcommand)]
+    Supervise(SuperviseCommand),
+}
+
+/// Run one command in a fresh machine and throw the machine away.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  pyro run debian:12 -- git --version
+  pyro run debian:12 --shell -- 'uname -r && id'
+  tar c . | pyro run debian:12 -i -- tar t")]
+pub(crate) struct RunArgs {
+    /// Environment to run, such as `debian:12`
+    #[arg(value_name = "ENVIRONMENT")]
+    pub(crate) environment: String,
+    /// Virtual processors, 1 to 8
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) vcpu_count: u8,
+    /// Memory in MiB, 256 to 32768
+    #[arg(long, default_value_t = 1024, value_name = "MIB")]
+    pub(crate) mem_mib: u32,
+    /// Time limit of the command; fractions allowed
+    #[arg(long, default_value_t = 30.0, value_name = "SECONDS")]
+    pub(crate) timeout_seconds: f64,
+    /// Time to live of the machine
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    pub(crate) ttl_seconds: u64,
+    /// Give the guest a network
+    #[arg(long)]
+    pub(crate) network: bool,
+    /// Set a variable for the command; may be repeated
+    #[arg(long, value_name = "K=V")]
+    pub(crate) env: Vec<String>,
+    /// Working directory in the guest [default: /]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// Pass standard input to the command; otherwise it is empty
+    #[arg(long, short)]
+    pub(crate) interactive: bool,
+    /// Run the arguments as one command line through `sh -lc`
+    #[arg(long)]
+    pub(crate) shell: bool,
+    /// Print one JSON object instead of the live output
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Refused: commands never run on the host
+    #[arg(long, hide = true)]
+    pub(crate) allow_host_compat: bool,
+    /// Program and arguments
+    #[arg(last = true, required = true, value_name = "ARG")]
+    pub(crate) argv: Vec<OsString>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EnvCommand {
+    /// List the known environments
+    #[command(after_help = "Example: pyro env list --json")]
+    List(JsonArgs),
+    /// Show one environment
+    #[command(after_help = "Example: pyro env inspect debian:12")]
+    Inspect(NamedArgs),
+    /// Make an environment ready to run
+    #[command(after_help = "Example: pyro env pull debian:12")]
+    Pull(PullArgs),
+    /// Remove installations that cannot be used and what killed builds left over
+    #[command(after_help = "Example: pyro env prune --dry-run")]
+    Prune(PruneArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct JsonArgs {
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct NamedArgs {
+    /// Environment, such as `debian:12`
+    #[arg(value_name = "ENVIRONMENT")]
+    pub(crate) environment: String,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PullArgs {
+    /// Environment, such as `debian:12`
+    #[arg(value_name = "ENVIRONMENT")]
+    pub(crate) environment: String,
+    /// Build it again even if it is installed
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PruneArgs {
+    /// Only tell what would be removed
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Exits with 1 if no machine can run on this host.
+
+Example: pyro doctor --json")]
+pub(crate) struct DoctorArgs {
+    /// Try the engines again instead of believing what is remembered
+    #[arg(long)]
+    pub(crate) probe_again: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Example: pyro gc --dry-run")]
+pub(crate) struct GcArgs {
+    /// Only tell what would be removed
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Example: pyro completion bash > ~/.local/share/bash-completion/completions/pyro"
+)]
+pub(crate) struct CompletionArgs {
+    /// Shell to write for
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum SuperviseCommand {
+    /// Own the machine whose order comes on standard input
+    Machine,
+    /// Find out which engines run guests here
+    Probe,
+    /// Clear away machines whose supervisor died
+    Sweep,
+}

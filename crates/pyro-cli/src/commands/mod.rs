@@ -1,0 +1,108 @@
+//! One file per command. Each turns arguments into SDK calls and results into output.
+
+mod doctor;
+mod env;
+mod gc;
+mod run;
+mod supervise;
+
+use std::io::Write;
+use std::process::ExitCode as ProcessExit;
+
+use clap::CommandFactory;
+use pyro::{Error, Pyro};
+
+use crate::args::{Args, Command};
+use crate::exit_code::ExitCode;
+use crate::render::{self, Talk};
+use crate::settings::settings;
+use crate::signals::Interrupts;
+
+/// A command that failed, and how that is to be told.
+pub(crate) struct Failure {
+    error: Error,
+    json: bool,
+    code: ExitCode,
+}
+
+impl Failure {
+    /// Tells it and gives the exit code.
+    pub(crate) fn report(&self) -> ProcessExit {
+        render::error(&self.error, self.json);
+        self.code.into()
+    }
+}
+
+/// Runs the command.
+pub(crate) fn dispatch(args: Args) -> Result<ExitCode, Failure> {
+    let talk = Talk::new(args.global.quiet);
+    let global = args.global;
+    // The supervisor comes before anything that could start a thread: the VMM lives and dies
+    // with the thread that starts it.
+    let (json, code, command) = match args.command {
+        Command::Supervise(what) => return Ok(supervise::supervise(what)),
+        Command::Completion(wanted) => {
+            let mut script = Vec::new();
+            clap_complete::generate(wanted.shell, &mut Args::command(), "pyro", &mut script);
+            return Ok(written(std::io::stdout().write_all(&script)));
+        }
+        Command::Run(args) => (args.json, ExitCode::RunFailure, Command::Run(args)),
+        Command::Env(args) => (env::json(&args), ExitCode::Failure, Command::Env(args)),
+        Command::Doctor(args) => (args.json, ExitCode::Failure, Command::Doctor(args)),
+        Command::Gc(args) => (args.json, ExitCode::Failure, Command::Gc(args)),
+    };
+    let failed = |error| Failure { error, json, code };
+    let pyro = Pyro::new(settings(&global).map_err(failed)?);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| failed(internal(&error)))?;
+    let outcome = runtime.block_on(async {
+        let mut interrupts = Interrupts::listen().map_err(|error| internal(&error))?;
+        match command {
+            Command::Run(args) => run::run(&pyro, *args, &talk, &mut interrupts).await,
+            Command::Env(args) => {
+                tokio::select! {
+                    done = env::env(&pyro, args, &talk) => done,
+                    number = interrupts.next() => Ok(ExitCode::Signal(number)),
+                }
+            }
+            Command::Doctor(args) => doctor::doctor(&pyro, &args).await,
+            Command::Gc(args) => gc::gc(&pyro, &args).await,
+            Command::Supervise(_) | Command::Completion(_) => Ok(ExitCode::Success),
+        }
+    });
+    // A thread may still sit in a read of standard input.
+    runtime.shutdown_background();
+    outcome.map_err(failed)
+}
+
+/// Success, also when the reader of our output left early; that is its right.
+fn written(result: std::io::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::Success,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::Success,
+        Err(_) => ExitCode::Failure,
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    let mut stdout = std::io::stdout().lock();
+    written(
+        stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush()),
+    )
+}
+
+fn print_json(value: &impl serde::Serialize) -> Result<ExitCode, Error> {
+    // Through `Value`, whose keys are sorted.
+    let value = serde_json::to_value(value).map_err(|error| internal(&error))?;
+    Ok(print(&format!("{value:#}\n")))
+}
+
+fn internal(error: &dyn std::fmt::Display) -> Error {
+    Error::Supervisor {
+        reason: error.to_string(),
+    }
+}

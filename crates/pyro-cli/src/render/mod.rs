@@ -1,0 +1,94 @@
+//! What people see. stdout carries data and is written by the commands; everything here
+//! that writes goes to stderr.
+
+pub(crate) mod doctor;
+pub(crate) mod environment;
+mod progress;
+mod size;
+
+use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+
+use pyro::{Error, ProgressSink};
+use serde_json::json;
+
+use progress::Progress;
+
+/// Lines on stderr, unless the user wants none.
+pub(crate) struct Talk {
+    quiet: bool,
+}
+
+impl Talk {
+    pub(crate) fn new(quiet: bool) -> Self {
+        Self { quiet }
+    }
+
+    /// One line of talk.
+    pub(crate) fn line(&self, text: &str) {
+        if !self.quiet {
+            to_stderr(&format!("{text}\n"));
+        }
+    }
+
+    /// An error that does not end the program, with its remedy.
+    #[expect(
+        clippy::unused_self,
+        reason = "errors are told even to those who want no talk"
+    )]
+    pub(crate) fn error(&self, message: &str, hint: Option<&str>) {
+        to_stderr(&format!("[error] {message}\n"));
+        if let Some(hint) = hint {
+            to_stderr(&format!("hint: {hint}\n"));
+        }
+    }
+
+    /// A sink that shows the progress of long work: a bar on a terminal, else lines with the
+    /// prefix `[prefix]`.
+    pub(crate) fn progress(&self, prefix: &'static str) -> ProgressSink {
+        if self.quiet {
+            return pyro::progress::ignore();
+        }
+        let progress = Progress::new(prefix, std::io::stderr().is_terminal());
+        Arc::new(move |event| progress.show(&event))
+    }
+}
+
+/// Tells the error that ends the program: as JSON on stdout where the user asked for it.
+pub(crate) fn error(error: &Error, as_json: bool) {
+    if as_json {
+        let object = json!({"ok": false, "error": error.to_json()});
+        // A reader that left early is told nothing, which is its wish.
+        let _ = writeln!(std::io::stdout(), "{object:#}");
+    } else {
+        to_stderr(&error_text(error));
+    }
+}
+
+fn error_text(error: &Error) -> String {
+    let mut text = format!("[error] {}\n", pyro::error::chain(error));
+    if let Error::Machine(failure) = error {
+        text.push_str(&format!("cause: {}\n", failure.cause.as_str()));
+        if let Some(exit) = &failure.exit_reason {
+            text.push_str(&format!("the VMM ended with {exit}\n"));
+        }
+        if !failure.console_tail.is_empty() {
+            text.push_str("last lines of the guest's console:\n");
+            for line in &failure.console_tail {
+                text.push_str(&format!("  | {line}\n"));
+            }
+        }
+        if let Some(logs) = &failure.log_dir {
+            text.push_str(&format!("logs: {}\n", logs.display()));
+        }
+    }
+    if let Some(hint) = error.hint() {
+        text.push_str(&format!("\nhint: {hint}\n"));
+    }
+    text
+}
+
+fn to_stderr(text: &str) {
+    // A stderr that nobody reads is no reason to fail.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}

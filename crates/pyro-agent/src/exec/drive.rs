@@ -207,7 +207,7 @@ impl Watched {
                     // What ignored the TERM must not outlive the command.
                     self.kill();
                     // What even the KILL did not reach must not talk for ever.
-                    self.deadline = Some(Instant::now() + LINGER);
+                    self.deadline = Some(Instant::now() + KILL_GRACE);
                 }
             }
             Happened::OutputTaken => self.linger_again(),

@@ -1,0 +1,98 @@
+//! Many streams: at once, and one after the other.
+
+use std::time::Duration;
+
+use pyro_protocol::exec::ExecRequest;
+use pyro_protocol::frame::Kind;
+use rustix::process::{getpid, set_child_subreaper};
+use tokio::time::Instant;
+
+use crate::guest::{script, with_guest};
+use crate::processes::{descriptors, eventually, runs, zombies};
+
+#[test]
+fn one_hung_stream_holds_no_other() {
+    with_guest(async |guest| {
+        let hung = guest.start(script("cat /dev/zero")).await;
+        let mut others = Vec::new();
+        for number in 0..63 {
+            let command = format!("sleep 0.$(({number} % 7)); echo {number}; exit {number}");
+            others.push(guest.start(script(&command)).await);
+        }
+        for (number, other) in (0..).zip(others) {
+            let outcome = other.finish().await;
+            assert_eq!(outcome.text(), format!("{number}\n"));
+            assert_eq!(outcome.end.exit_code, number);
+        }
+        assert!(runs(hung.pid));
+        let pid = hung.pid;
+        drop(hung);
+        eventually("the hung one is dead", || !runs(pid)).await;
+        eventually("all are reaped", || zombies() == 0).await;
+    });
+}
+
+#[test]
+fn commands_run_at_the_same_time() {
+    with_guest(async |guest| {
+        let begin = Instant::now();
+        let mut running = Vec::new();
+        for _ in 0..16 {
+            running.push(guest.start(script("sleep 1")).await);
+        }
+        for command in running {
+            assert_eq!(command.finish().await.end.exit_code, 0);
+        }
+        assert!(begin.elapsed() < Duration::from_secs(8));
+    });
+}
+
+#[test]
+fn five_hundred_commands_leave_nothing_behind() {
+    with_guest(async |guest| {
+        guest.assert_serves().await;
+        let before = descriptors();
+        for round in 0..100 {
+            assert_eq!(guest.run(script("exit 0")).await.end.exit_code, 0);
+            assert_eq!(guest.collect(&script("exit 1")).await.exit_code, 1);
+            let missing = ExecRequest::argv(&[b"/no/such/program".into()]);
+            assert_eq!(guest.run(missing).await.end.exit_code, 127);
+            let mut fed = guest
+                .start(ExecRequest {
+                    stdin: true,
+                    ..script("exec cat")
+                })
+                .await;
+            fed.send(Kind::StdinEnd, b"").await;
+            assert_eq!(fed.finish().await.end.exit_code, 0);
+            let left = guest.start(script("exec sleep 100")).await;
+            assert!(left.pid > 0, "round {round}");
+            drop(left);
+        }
+        eventually("all are reaped", || zombies() == 0).await;
+        eventually("all descriptors are closed", || descriptors() <= before).await;
+    });
+}
+
+#[test]
+fn orphans_are_reaped_as_by_a_first_process() {
+    set_child_subreaper(Some(getpid())).expect("any process may");
+    with_guest(async |guest| {
+        let outcome = guest
+            .run(script("(sleep 0.3 & echo $!; sleep 0.2 & echo $!) & wait"))
+            .await;
+        assert_eq!(outcome.end.exit_code, 0);
+        let pids: Vec<i32> = outcome
+            .text()
+            .lines()
+            .map(|pid| pid.parse().expect("a pid"))
+            .collect();
+        assert_eq!(pids.len(), 2);
+        eventually("the orphans are gone", || {
+            !pids.iter().any(|pid| runs(*pid))
+        })
+        .await;
+        eventually("they are reaped", || zombies() == 0).await;
+        guest.assert_serves().await;
+    });
+}

@@ -64,7 +64,7 @@ impl DiskError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::AccessDenied { path, .. } => Some(format!(
-                "make `{}` belong to you, or choose another cache directory",
+                "make `{}` belong to you, or name another cache directory with `PYRO_CACHE_DIR`",
                 path.display()
             )),
             Self::NoSpace {
@@ -72,7 +72,7 @@ impl DiskError {
                 needed,
                 available,
             } => Some(format!(
-                "free {} MiB on the file system of `{}`, or choose another cache directory",
+                "free {} MiB on the file system of `{}`, or name another cache directory with `PYRO_CACHE_DIR`",
                 needed.saturating_sub(*available).div_ceil(1024 * 1024),
                 path.display()
             )),

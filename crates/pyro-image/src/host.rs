@@ -45,6 +45,8 @@ pub enum HostProgram {
     DpkgDeb,
     /// Stands in for root when there are no user namespaces.
     Fakechroot,
+    /// Unpacks a compressed kernel.
+    Gzip,
     /// Builds a Debian system.
     Mmdebstrap,
     /// Maps subordinate users into a user namespace.
@@ -53,8 +55,10 @@ pub enum HostProgram {
     Setpriv,
     /// Makes namespaces.
     Unshare,
-    /// Unpacks compressed kernel modules.
+    /// Unpacks compressed kernels and kernel modules.
     Xz,
+    /// Unpacks a compressed kernel.
+    Zstd,
 }
 
 /// A program of the host that is missing or failed.
@@ -111,11 +115,13 @@ impl HostProgram {
             Self::AptGet => "apt-get",
             Self::DpkgDeb => "dpkg-deb",
             Self::Fakechroot => "fakechroot",
+            Self::Gzip => "gzip",
             Self::Mmdebstrap => "mmdebstrap",
             Self::Newuidmap => "newuidmap",
             Self::Setpriv => "setpriv",
             Self::Unshare => "unshare",
             Self::Xz => "xz",
+            Self::Zstd => "zstd",
         }
     }
 
@@ -125,10 +131,12 @@ impl HostProgram {
             Self::AptCache | Self::AptConfig | Self::AptGet => "apt",
             Self::DpkgDeb => "dpkg",
             Self::Fakechroot => "fakechroot",
+            Self::Gzip => "gzip",
             Self::Mmdebstrap => "mmdebstrap",
             Self::Newuidmap => "uidmap",
             Self::Setpriv | Self::Unshare => "util-linux",
             Self::Xz => "xz-utils",
+            Self::Zstd => "zstd",
         }
     }
 

@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Sha256Digest;
 use crate::disk::{self, DiskError};
-use crate::kernel::{IMAGE, KernelError, MANIFEST};
+use crate::kernel::{IMAGE, KernelError, MANIFEST, UNCOMPRESSED_IMAGE};
 use crate::record::{FileCheck, FileRecord};
 
 /// The version of the manifest's format.
-pub(super) const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 2;
 /// Name of the file with this disk's marks.
 const RECORDS: &str = "records.json";
 
@@ -37,7 +37,10 @@ pub struct KernelManifest {
     pub release: String,
     /// Version of this format.
     pub schema: u32,
-    /// The image.
+    /// The uncompressed image, if it could be taken out of `vmlinuz`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vmlinux: Option<FileEntry>,
+    /// The image as the package has it.
     pub vmlinuz: FileEntry,
 }
 
@@ -95,7 +98,10 @@ impl KernelManifest {
             };
             (module.file.as_str(), entry)
         });
-        std::iter::once((IMAGE, self.vmlinuz)).chain(modules)
+        let uncompressed = self.vmlinux.map(|entry| (UNCOMPRESSED_IMAGE, entry));
+        std::iter::once((IMAGE, self.vmlinuz))
+            .chain(uncompressed)
+            .chain(modules)
     }
 }
 
@@ -244,6 +250,10 @@ mod tests {
             package_version: "1".to_owned(),
             release: "6.1".to_owned(),
             schema: SCHEMA,
+            vmlinux: Some(FileEntry {
+                sha256: Sha256Digest::of(b"ELF image"),
+                size: 9,
+            }),
             vmlinuz: FileEntry {
                 sha256: Sha256Digest::of(b"image"),
                 size: 5,

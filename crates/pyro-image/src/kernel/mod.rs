@@ -6,10 +6,12 @@
 
 mod error;
 mod image;
+mod lz4;
 mod manifest;
 mod modules;
 mod package;
 mod store;
+mod vmlinux;
 
 use std::path::{Path, PathBuf};
 
@@ -25,6 +27,8 @@ use crate::disk::DiskError;
 const MANIFEST: &str = "manifest.json";
 /// Name of the image in a kernel's directory.
 const IMAGE: &str = "vmlinuz";
+/// Name of the uncompressed image in a kernel's directory.
+const UNCOMPRESSED_IMAGE: &str = "vmlinux";
 
 /// A verified kernel on the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,10 +37,12 @@ pub struct Kernel {
     pub digest: Sha256Digest,
     /// The directory that holds it.
     pub dir: PathBuf,
-    /// The image to boot.
+    /// The image as it was distributed.
     pub vmlinuz: PathBuf,
-    /// What kind of image it is.
+    /// What kind of image `vmlinuz` is.
     pub format: KernelFormat,
+    /// The uncompressed ELF file that was taken out of `vmlinuz`. A bare file has none.
+    pub vmlinux: Option<PathBuf>,
     /// The release, such as `6.1.0-56-cloud-amd64`, where it can be told.
     pub release: Option<String>,
     /// The modules in load order. Empty for a bare file.
@@ -75,10 +81,16 @@ impl Kernel {
             dir: path.parent().unwrap_or(Path::new(".")).to_owned(),
             vmlinuz: path.to_owned(),
             format: image.format,
+            vmlinux: None,
             release: image.release,
             modules: Vec::new(),
             manifest: None,
         })
+    }
+
+    /// The image to boot: the uncompressed one where there is one, because it boots sooner.
+    pub fn boot_image(&self) -> &Path {
+        self.vmlinux.as_deref().unwrap_or(&self.vmlinuz)
     }
 
     /// The modules that a guest with these needs has to load, in order.
@@ -99,6 +111,7 @@ impl Kernel {
             digest,
             dir: dir.to_owned(),
             format: image.format,
+            vmlinux: manifest.vmlinux.map(|_| dir.join(UNCOMPRESSED_IMAGE)),
             release: Some(manifest.release.clone()),
             modules: manifest
                 .modules

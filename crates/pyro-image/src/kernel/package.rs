@@ -16,8 +16,9 @@ use crate::disk::{self, DiskError};
 use crate::host::{HostError, HostProgram, Invocation};
 use crate::kernel::manifest::{FileEntry, KernelManifest, ModuleEntry, SCHEMA};
 use crate::kernel::modules::{self, Compression, ModuleIndex};
-use crate::kernel::{IMAGE, KernelError, MANIFEST, image};
-use crate::progress::{self, ProgressSink};
+use crate::kernel::vmlinux::{self, ExtractError};
+use crate::kernel::{IMAGE, KernelError, KernelFormat, MANIFEST, UNCOMPRESSED_IMAGE, image};
+use crate::progress::{self, Progress, ProgressSink};
 
 /// The package that always depends on the newest kernel for virtual machines.
 const META_PACKAGE: &str = "linux-image-cloud-amd64";
@@ -38,7 +39,7 @@ pub(super) async fn build(
         .answer()
         .await?;
     let install = staging.join("install");
-    let manifest = assemble(&candidate, &deb, &tree, &install).await?;
+    let manifest = assemble(&candidate, &deb, &tree, &install, progress).await?;
     let bytes = manifest.to_bytes();
     disk::write_new(&install.join(MANIFEST), &bytes)?;
     Ok((install, Sha256Digest::of(&bytes)))
@@ -109,6 +110,7 @@ async fn assemble(
     deb: &Path,
     tree: &Path,
     install: &Path,
+    progress: &ProgressSink,
 ) -> Result<KernelManifest, KernelError> {
     let unusable = |problem: String| KernelError::PackageUnusable {
         package: candidate.package.clone(),
@@ -128,11 +130,14 @@ async fn assemble(
     }
 
     disk::create_private_dir(&install.join("modules"))?;
-    let vmlinuz = install.join(IMAGE);
     let source = only_entry(&tree.join("boot"), "vmlinuz-")?
         .ok_or_else(|| unusable("it holds no single `boot/vmlinuz-*`".to_owned()))?;
-    let vmlinuz = install_file(&source, &vmlinuz)?;
-    image::inspect(&install.join(IMAGE))?;
+    let vmlinuz = install_file(&source, &install.join(IMAGE))?;
+    let format = image::inspect(&source)?.format;
+    let vmlinux = match format {
+        KernelFormat::BzImage => install_uncompressed(&source, tree, install, progress).await?,
+        KernelFormat::Elf => None,
+    };
 
     let mut directory = None;
     for parent in ["lib/modules", "usr/lib/modules"] {
@@ -150,8 +155,29 @@ async fn assemble(
         package_version: candidate.version.clone(),
         release: release.to_owned(),
         schema: SCHEMA,
+        vmlinux,
         vmlinuz,
     })
+}
+
+/// Installs the uncompressed form of an image. A kernel that has none boots as it is.
+async fn install_uncompressed(
+    bz_image: &Path,
+    tree: &Path,
+    install: &Path,
+    progress: &ProgressSink,
+) -> Result<Option<FileEntry>, KernelError> {
+    let vmlinux = tree.join("vmlinux");
+    match vmlinux::extract(bz_image, &tree.join("payload"), &vmlinux).await {
+        Ok(()) => install_file(&vmlinux, &install.join(UNCOMPRESSED_IMAGE)).map(Some),
+        Err(ExtractError::Work(error)) => Err(error),
+        Err(reason) => {
+            progress(Progress::Step {
+                text: format!("the kernel stays compressed: {reason}"),
+            });
+            Ok(None)
+        }
+    }
 }
 
 async fn install_modules(

@@ -5,6 +5,7 @@
 //! <dir>/.partial-<random>/         staging of that process
 //! <dir>/<hex>/manifest.json        <hex> is the digest of this file
 //! <dir>/<hex>/vmlinuz
+//! <dir>/<hex>/vmlinux              the same uncompressed, where that can be had
 //! <dir>/<hex>/modules/<name>.ko
 //! <dir>/<hex>/records.json         marks of the files on this disk
 //! ```
@@ -190,10 +191,14 @@ impl Drop for StagingDir {
 mod tests {
     use super::*;
     use crate::kernel::manifest::{FileEntry, KernelManifest, SCHEMA};
-    use crate::kernel::{IMAGE, KernelFormat};
+    use crate::kernel::{IMAGE, KernelFormat, UNCOMPRESSED_IMAGE};
 
     fn fake(store: &KernelStore, release: &str) -> Sha256Digest {
         let image = format!("\x7fELF {release}");
+        let entry = FileEntry {
+            sha256: Sha256Digest::of(image.as_bytes()),
+            size: image.len() as u64,
+        };
         let manifest = KernelManifest {
             deb_sha256: Sha256Digest::of(b"deb"),
             modules: Vec::new(),
@@ -201,16 +206,19 @@ mod tests {
             package_version: "1".to_owned(),
             release: release.to_owned(),
             schema: SCHEMA,
-            vmlinuz: FileEntry {
-                sha256: Sha256Digest::of(image.as_bytes()),
-                size: image.len() as u64,
-            },
+            vmlinux: Some(entry),
+            vmlinuz: entry,
         };
-        let bytes = manifest.to_bytes();
-        let digest = Sha256Digest::of(&bytes);
+        install_fake(store, &image, &manifest.to_bytes())
+    }
+
+    fn install_fake(store: &KernelStore, image: &str, bytes: &[u8]) -> Sha256Digest {
+        let digest = Sha256Digest::of(bytes);
         let dir = store.dir().join(digest.hex());
         fs::create_dir_all(&dir).unwrap();
-        fs::write(dir.join(IMAGE), image).unwrap();
+        for name in [IMAGE, UNCOMPRESSED_IMAGE] {
+            fs::write(dir.join(name), image).unwrap();
+        }
         fs::write(dir.join(MANIFEST), bytes).unwrap();
         digest
     }
@@ -235,6 +243,44 @@ mod tests {
     }
 
     #[test]
+    fn the_uncompressed_image_is_booted_and_verified() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = KernelStore::new(dir.path());
+        let digest = fake(&store, "1");
+        let kernel = store.open(digest).unwrap();
+        let vmlinux = kernel.dir.join(UNCOMPRESSED_IMAGE);
+        assert_eq!(kernel.boot_image(), vmlinux);
+        fs::remove_file(&vmlinux).unwrap();
+        assert!(matches!(
+            store.open(digest),
+            Err(KernelError::Invalid { .. })
+        ));
+        fs::write(&vmlinux, "\x7fELF X").unwrap();
+        assert_eq!(store.latest().unwrap(), None);
+    }
+
+    #[test]
+    fn kernels_of_another_schema_count_as_absent() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = KernelStore::new(dir.path());
+        let current = fake(&store, "1");
+        let bytes = fs::read_to_string(dir.path().join(current.hex()).join(MANIFEST)).unwrap();
+        let old = bytes.replace("\"schema\": 2", "\"schema\": 1");
+        std::thread::sleep(Duration::from_millis(20));
+        let others = [&old, "{\"schema\": 3}"]
+            .map(|manifest| install_fake(&store, "\x7fELF 1", manifest.as_bytes()));
+        for other in others {
+            assert!(matches!(
+                store.open(other),
+                Err(KernelError::Invalid { .. })
+            ));
+        }
+        assert_eq!(store.latest().unwrap().unwrap().digest, current);
+        fs::remove_dir_all(dir.path().join(current.hex())).unwrap();
+        assert_eq!(store.latest().unwrap(), None);
+    }
+
+    #[test]
     fn an_override_is_a_directory_or_a_file() {
         let dir = tempfile::tempdir().unwrap();
         let store = KernelStore::new(dir.path());
@@ -244,6 +290,7 @@ mod tests {
         assert_eq!(kernel.digest, digest);
         let bare = Kernel::from_override(&kernel.vmlinuz).unwrap();
         assert!(bare.modules.is_empty() && bare.manifest.is_none());
+        assert_eq!(bare.boot_image(), kernel.vmlinuz);
         assert!(Kernel::from_override(dir.path()).is_err());
     }
 

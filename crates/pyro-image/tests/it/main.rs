@@ -1,8 +1,9 @@
 //! The stores and the builders on a real file system.
 //!
-//! Tests that fetch packages are ignored; run them with `--ignored` where a mirror is near.
+//! Tests in the module `net` fetch packages from the mirror that the host's apt knows.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod net;
 mod packages;
 mod store;

@@ -4,11 +4,6 @@
 //! one, and there an accelerator is worth probing. Other targets get an empty
 //! file, which keeps `include_bytes!` working everywhere.
 
-#![allow(
-    clippy::print_stdout,
-    reason = "a build script talks to Cargo on its standard output"
-)]
-
 use std::env;
 use std::fs;
 use std::io::ErrorKind;

@@ -57,7 +57,7 @@ impl KvmDevice {
     pub(crate) fn refusal(&self) -> String {
         let group = group_name(self.group);
         format!(
-            "no rights on {DEVICE}: it has mode {:04o} and group `{group}`",
+            "the user that runs guests has no rights on {DEVICE}: it has mode {:04o} and group `{group}`",
             self.mode & 0o7777
         )
     }
@@ -119,7 +119,7 @@ mod tests {
     fn the_refusal_names_mode_and_group() {
         assert_eq!(
             device(0o600, 0).refusal(),
-            "no rights on /dev/kvm: it has mode 0600 and group `root`"
+            "the user that runs guests has no rights on /dev/kvm: it has mode 0600 and group `root`"
         );
         assert!(device(0o660, 4_000_000).hint().contains("`4000000`"));
         assert!(device(0o600, 0).hint().contains("chmod"));

@@ -5,7 +5,6 @@
     reason = "a test fails by panicking, in its fixtures too"
 )]
 
-mod boot;
 mod guest;
 mod machine;
 mod probe;

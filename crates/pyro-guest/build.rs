@@ -120,9 +120,7 @@ fn build_id(workspace: &Path, sources: &[PathBuf]) -> String {
         );
         hash.update([0]);
     }
-    hash.finalize()
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let digest = hash.finalize();
+    let head = digest.first_chunk::<8>().expect("the digest has 32 bytes");
+    format!("{:016x}", u64::from_be_bytes(*head))
 }

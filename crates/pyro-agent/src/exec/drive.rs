@@ -1,7 +1,7 @@
 //! The loop that watches one command.
 //!
 //! ```text
-//! running ──exit──▶ draining ──both outputs at their end, LINGER of silence, time limit──▶ done
+//! running ──exit──▶ draining ──both outputs at their end, LINGER of silence, a limit──▶ done
 //!    │ time limit, or the peer left: TERM
 //!    └──▶ ending ──exit, or KILL_GRACE: KILL──▶ draining
 //! ```
@@ -34,6 +34,10 @@ const KILL_GRACE: Duration = Duration::from_secs(2);
 /// How long outputs that a dead command's children hold open may be silent before the
 /// command is over. Output that comes within it is still delivered.
 const LINGER: Duration = Duration::from_millis(500);
+
+/// How long a dead command's children may go on talking before the command is over all the
+/// same: a server that was left in the background must not hold it to its time limit.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a command sends to its peer.
 #[derive(Debug)]
@@ -203,6 +207,8 @@ impl Watched {
                 self.exited = Some(exit);
                 self.kill_at = None;
                 self.linger_again();
+                let drained = Instant::now() + DRAIN_LIMIT;
+                self.deadline = self.deadline.map(|deadline| deadline.min(drained));
                 if self.timed_out || self.cancelled {
                     // What ignored the TERM must not outlive the command.
                     self.kill();

@@ -3,7 +3,7 @@
 //! QEMU tells the id as the disk's serial number. Where an engine cannot, the id is the
 //! device's name.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -20,11 +20,16 @@ pub(crate) fn find(id: &str) -> Option<PathBuf> {
         if let Some(found) = look(id) {
             return Some(found);
         }
-        if Instant::now() >= give_up {
+        if Instant::now() >= give_up || !has_driver() {
             return None;
         }
         sleep(PAUSE);
     }
+}
+
+/// Whether the kernel can drive the engine's disks at all.
+pub(super) fn has_driver() -> bool {
+    Path::new("/sys/bus/virtio/drivers/virtio_blk").exists()
 }
 
 fn look(id: &str) -> Option<PathBuf> {

@@ -89,7 +89,13 @@ pub(super) fn mount_disk(
     flags: MountFlags,
     options: &std::ffi::CStr,
 ) -> Result<(), Fault> {
-    let device = disk::find(id).ok_or_else(|| Fault::image(format!("there is no disk `{id}`")))?;
+    let device = disk::find(id).ok_or_else(|| {
+        if disk::has_driver() {
+            Fault::image(format!("there is no disk `{id}`"))
+        } else {
+            Fault::kernel("this kernel has no driver for virtio disks, built in or as a module")
+        }
+    })?;
     make_dir(at).map_err(Fault::agent)?;
     let source = CString::new(device.as_os_str().as_bytes()).expect("a device name has no NUL");
     mount(source.as_c_str(), at, c"ext4", flags, options)

@@ -98,3 +98,48 @@ async fn exchange(link: &Opener, request: Value) -> Result<Vec<u8>, CallError> {
         .map_err(|error| dead(&error))?;
     Ok(reply)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pyro_link::Session;
+
+    /// A guest that answers every request with `reply` and does not stop there.
+    fn guest_that_answers(reply: Vec<u8>) -> Opener {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let (host, link, _) = Session::host(ours);
+        let (guest, _, mut incoming) = Session::guest(theirs);
+        tokio::spawn(host.run());
+        tokio::spawn(guest.run());
+        tokio::spawn(async move {
+            while let Some(mut stream) = incoming.next().await {
+                let _ = stream.write_all(&reply).await;
+                let _ = stream.shutdown().await;
+            }
+        });
+        link
+    }
+
+    #[tokio::test]
+    async fn a_reply_beyond_its_bound_is_refused() {
+        let mut long = br#"{"generation": 1, "version": ""#.to_vec();
+        long.resize(1024 * 1024, b'x');
+        long.extend_from_slice(br#""}"#);
+        let error = hello(&guest_that_answers(long), Duration::from_secs(10))
+            .await
+            .unwrap_err();
+        assert!(matches!(error, CallError::Malformed { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_and_a_silence_are_told_apart() {
+        let refused = guest_that_answers(br#"{"error": "no", "code": "unsupported"}"#.to_vec());
+        let error = ping(&refused, Duration::from_secs(10)).await.unwrap_err();
+        assert_eq!(error.to_string(), "the agent refused: no");
+        let (ours, _silent) = tokio::io::duplex(1024);
+        let (host, link, _) = Session::host(ours);
+        tokio::spawn(host.run());
+        let error = ping(&link, Duration::from_millis(10)).await.unwrap_err();
+        assert!(matches!(error, CallError::Timeout { .. }), "{error}");
+    }
+}

@@ -3,8 +3,6 @@
 //! Pure: from facts to a [`Failure`]. The marks are those that Linux 6.1, QEMU 7.2 and our
 //! own agent print.
 
-use std::path::PathBuf;
-
 use pyro_protocol::code::ErrorCode;
 use pyro_protocol::supervise::{Failure, FailureCause};
 
@@ -18,7 +16,7 @@ const AGENT_FATAL: &str = "pyro-agent: fatal: cause=";
 const AGENT_POWER_OFF: &str = "pyro-agent: power off";
 
 /// Console texts that name a cause, the most telling first.
-const MARKS: [(&str, FailureCause, &str); 9] = [
+const MARKS: [(&str, FailureCause, &str); 10] = [
     (
         "System is deadlocked on memory",
         FailureCause::Memory,
@@ -41,6 +39,11 @@ const MARKS: [(&str, FailureCause, &str); 9] = [
     ),
     (
         "XZ-compressed data is corrupt",
+        FailureCause::Kernel,
+        "the kernel image is damaged",
+    ),
+    (
+        "Decoding failed",
         FailureCause::Kernel,
         "the kernel image is damaged",
     ),
@@ -99,10 +102,11 @@ pub(crate) fn read_console(lines: &[String]) -> ConsoleVerdict {
         }
     }
     for (mark, cause, message) in MARKS {
-        if lines.iter().any(|line| line.contains(mark)) {
+        if let Some(line) = lines.iter().find(|line| line.contains(mark)) {
+            let told = &line[line.find(mark).unwrap_or(0)..];
             return ConsoleVerdict::Fatal {
                 cause,
-                message: message.to_owned(),
+                message: format!("{message}: {}", told.trim_end()),
             };
         }
     }
@@ -112,17 +116,19 @@ pub(crate) fn read_console(lines: &[String]) -> ConsoleVerdict {
     ConsoleVerdict::Silent
 }
 
-/// One remedy for a cause.
+/// One remedy for a cause. `ENVIRONMENT` stands for the name that only the client knows.
 pub(crate) fn hint(cause: FailureCause) -> &'static str {
     match cause {
         FailureCause::Host => "run `pyro doctor` to see what this host lacks",
         FailureCause::Engine => "run `pyro doctor` to see which engines work here and why",
         FailureCause::Vmm => "run `pyro doctor`; the VMM's own words are in `vmm.log`",
         FailureCause::Kernel => {
-            "fetch the kernel again with `pyro env pull --force`, or drop `PYRO_KERNEL`"
+            "fetch the kernel again with `pyro env pull --force ENVIRONMENT`, or drop `--kernel` and `PYRO_KERNEL`"
         }
         FailureCause::Memory => "give the machine more memory with `--mem-mib`",
-        FailureCause::Image => "build the environment again with `pyro env pull --force`",
+        FailureCause::Image => {
+            "build the environment again with `pyro env pull --force ENVIRONMENT`"
+        }
         FailureCause::Agent => {
             "read the kept console log, and report it with the output of `pyro doctor --json`"
         }
@@ -145,8 +151,8 @@ pub(crate) fn code(cause: FailureCause) -> ErrorCode {
 }
 
 /// A failure of `cause` without what a machine adds to it.
-pub(crate) fn failure(cause: FailureCause, message: impl Into<String>) -> Failure {
-    Failure {
+pub(crate) fn failure(cause: FailureCause, message: impl Into<String>) -> Box<Failure> {
+    Box::new(Failure {
         code: code(cause),
         message: message.into(),
         hint: Some(hint(cause).to_owned()),
@@ -154,19 +160,19 @@ pub(crate) fn failure(cause: FailureCause, message: impl Into<String>) -> Failur
         console_tail: Vec::new(),
         exit_reason: None,
         log_dir: None,
-    }
+    })
 }
 
-/// The failure of a machine whose guest did not come up or went away.
+/// The failure of a machine whose guest did not come up or went away. The cause is looked
+/// for in all of `console`, the last lines of which are shown.
 ///
 /// `fallback` speaks when the console says nothing.
 pub(crate) fn guest_failure(
-    console: Vec<String>,
+    console: &[String],
     exit_reason: Option<String>,
     fallback: (FailureCause, &str),
-    log_dir: Option<PathBuf>,
-) -> Failure {
-    let (cause, message) = match read_console(&console) {
+) -> Box<Failure> {
+    let (cause, message) = match read_console(console) {
         ConsoleVerdict::Fatal { cause, message } => (cause, message),
         ConsoleVerdict::PoweredOff => (
             FailureCause::Agent,
@@ -174,12 +180,12 @@ pub(crate) fn guest_failure(
         ),
         ConsoleVerdict::Silent => (fallback.0, fallback.1.to_owned()),
     };
-    Failure {
-        console_tail: console,
+    let shown = console.len().saturating_sub(SHOWN_LINES);
+    Box::new(Failure {
+        console_tail: console[shown..].to_vec(),
         exit_reason,
-        log_dir,
-        ..failure(cause, message)
-    }
+        ..*failure(cause, message)
+    })
 }
 
 #[cfg(test)]
@@ -198,10 +204,9 @@ mod tests {
              reboot: Restarting system",
         );
         let found = guest_failure(
-            console,
+            &console,
             Some("exit status 0".into()),
             (FailureCause::Vmm, "-"),
-            None,
         );
         assert_eq!(found.cause, FailureCause::Image);
         assert_eq!(
@@ -224,10 +229,10 @@ mod tests {
                 FailureCause::Kernel,
             ),
         ] {
-            let found = guest_failure(lines(text), None, (FailureCause::Vmm, "-"), None);
+            let found = guest_failure(&lines(text), None, (FailureCause::Vmm, "-"));
             assert_eq!(found.cause, cause, "{text}");
         }
-        let silent = guest_failure(Vec::new(), None, (FailureCause::Vmm, "nothing came"), None);
+        let silent = guest_failure(&[], None, (FailureCause::Vmm, "nothing came"));
         assert_eq!(
             (silent.cause, silent.message.as_str()),
             (FailureCause::Vmm, "nothing came")

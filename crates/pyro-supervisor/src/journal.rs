@@ -6,11 +6,12 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use pyro_protocol::supervise::{JOURNAL_FILE, Journal, LOCK_FILE};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock, linkat, open};
 
 /// Version of the journal's form.
 pub(crate) const SCHEMA: u32 = 1;
@@ -23,20 +24,24 @@ pub(crate) struct MachineDir {
 }
 
 impl MachineDir {
-    /// Makes the directory of a new machine and locks it.
+    /// Makes the directory of a new machine, with a lock that is held from its first moment.
     ///
-    /// Between the two steps the directory has no lock yet; a sweep that meets it then sees
-    /// no journal and an age below its limit, and leaves it alone.
+    /// Between the making of the directory and the linking of the lock there is none; a sweep
+    /// that meets it then sees that it is young, and leaves it alone.
     pub(crate) fn create(machines: &Path, id: &str) -> io::Result<Self> {
         make_private_dir(machines)?;
+        let lock = unnamed_file(machines)?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
         let path = machines.join(id);
         DirBuilder::new().mode(0o700).create(&path)?;
-        let lock = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path.join(LOCK_FILE))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        let itself = format!("/proc/self/fd/{}", lock.as_raw_fd());
+        linkat(
+            CWD,
+            itself.as_str(),
+            CWD,
+            path.join(LOCK_FILE),
+            AtFlags::SYMLINK_FOLLOW,
+        )?;
         Ok(Self { path, _lock: lock })
     }
 
@@ -94,9 +99,11 @@ impl MachineDir {
         fs::rename(temporary, self.path.join(JOURNAL_FILE))
     }
 
-    /// The journal, if one was written.
+    /// The journal, if one was written in a form that this version knows.
     pub(crate) fn read(&self) -> Option<Journal> {
-        serde_json::from_slice(&fs::read(self.path.join(JOURNAL_FILE)).ok()?).ok()
+        let bytes = fs::read(self.path.join(JOURNAL_FILE)).ok()?;
+        let journal: Journal = serde_json::from_slice(&bytes).ok()?;
+        (journal.schema == SCHEMA).then_some(journal)
     }
 
     /// Removes the directory with everything in it.
@@ -108,6 +115,13 @@ impl MachineDir {
 /// Makes `path` and its missing parents, readable by the owner only.
 pub(crate) fn make_private_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).recursive(true).create(path)
+}
+
+/// A file without a name, so that it can be locked before anybody else can see it.
+fn unnamed_file(directory: &Path) -> io::Result<File> {
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = open(directory, flags, Mode::RUSR | Mode::WUSR)?;
+    Ok(File::from(file))
 }
 
 /// A directory that a supervisor may be about to lock.

@@ -6,6 +6,7 @@ use pyro_protocol::supervise::{EngineChoice, EngineFinding, ProbeOrder, ProbeRep
 use pyro_vm::probe::{Finding, Preference, ProbeCache};
 use pyro_vm::{Accelerator, Qemu};
 
+use crate::journal::make_private_dir;
 use crate::uid::UidSlot;
 
 /// Probes every engine, or tells what is remembered. Never fails: what is missing is a
@@ -25,7 +26,7 @@ pub fn run(order: &ProbeOrder) -> ProbeReport {
 async fn report(order: &ProbeOrder) -> ProbeReport {
     let qemu = match Qemu::locate(order.qemu.as_deref(), order.search_path.as_ref()) {
         Ok(qemu) => qemu,
-        Err(error) => return nothing(None, &error.to_string(), Some(error.hint().to_owned())),
+        Err(error) => return nothing(None, &error.to_string(), Some(error.hint())),
     };
     let path = Some(qemu.program().to_owned());
     let slot = match UidSlot::take_if_root(0) {
@@ -34,6 +35,10 @@ async fn report(order: &ProbeOrder) -> ProbeReport {
     };
     let uid = slot.as_ref().map(UidSlot::uid);
     let cache = ProbeCache::new(order.probe_cache.clone());
+    if let Some(state) = order.probe_cache.parent() {
+        // Where it cannot be made the finding is told all the same, and found again next time.
+        let _ = make_private_dir(state);
+    }
     if order.again {
         // A cache that cannot be cleared is written over by what is found now.
         let _ = cache.clear();
@@ -60,13 +65,13 @@ async fn report(order: &ProbeOrder) -> ProbeReport {
     }
 }
 
-fn nothing(qemu: Option<PathBuf>, reason: &str, hint: Option<String>) -> ProbeReport {
+fn nothing(qemu: Option<PathBuf>, reason: &str, hint: Option<&str>) -> ProbeReport {
     let engines = [EngineChoice::QemuKvm, EngineChoice::QemuTcg]
         .map(|engine| EngineFinding {
             engine,
             usable: false,
             reason: reason.to_owned(),
-            hint: hint.clone(),
+            hint: hint.map(str::to_owned),
             elapsed_ms: 0,
         })
         .to_vec();

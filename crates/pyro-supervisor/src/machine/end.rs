@@ -37,6 +37,10 @@ fn keep_logs(directory: &Path, order: &MachineOrder) -> Option<PathBuf> {
         // On a full disk the rename still works: the directories share a file system.
         let _ = fs::rename(directory.join(name), kept.join(name));
     }
+    // A failure before the VMM's start has said everything already.
+    if fs::remove_dir(&kept).is_ok() {
+        return None;
+    }
     drop_old_logs(&order.logs_dir);
     Some(kept)
 }

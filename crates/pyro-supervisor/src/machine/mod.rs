@@ -8,12 +8,18 @@
 //! One task owns all of it. Whatever ends the machine, the same steps follow: kill and reap
 //! the VMM, keep the logs of a failure, remove everything else, tell who listens.
 
+mod disks;
 mod end;
+mod fault;
+mod session;
+mod spec;
 mod start;
+mod vmm;
 
 use std::os::fd::AsFd;
+use std::pin::pin;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pyro_link::Opener;
 use pyro_protocol::supervise::{
@@ -26,7 +32,7 @@ use tokio::time::{Instant, interval, sleep_until};
 use crate::agent_call;
 use crate::bridge;
 use crate::channel::{EventSender, Heard, Owner, serve_control};
-use crate::diagnosis::{self, SHOWN_LINES};
+use crate::diagnosis;
 use start::Starting;
 
 /// How long a client may take to send its order.
@@ -39,6 +45,9 @@ const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
 /// emulation with hundreds of busy processes still lives.
 const HEARTBEAT_DEADLINE: Duration = Duration::from_secs(15);
 
+/// Time between two looks at whether the VMM stands still.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// How long an orderly power-off may take before the VMM is killed.
 const POWER_OFF_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -50,12 +59,11 @@ pub fn run() -> ExitCode {
     // The terminal's signals go to the client, which decides; failing means that this
     // process leads a session already.
     let _ = rustix::process::setsid();
-    let runtime = match tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(_) => return ExitCode::FAILURE,
+        .build();
+    let Ok(runtime) = runtime else {
+        return ExitCode::FAILURE;
     };
     match runtime.block_on(supervise()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -79,7 +87,7 @@ async fn supervise() -> std::io::Result<()> {
                 FailureCause::Host,
                 format!("the order is malformed: {error}"),
             );
-            events.send(&Event::Failed(failure)).await;
+            events.send(&Event::Failed(*failure)).await;
             events
                 .send(&Event::Ended {
                     reason: EndReason::Failed,
@@ -121,7 +129,7 @@ impl Life {
         let mut starting = match Starting::begin(&self.order) {
             Ok(starting) => starting,
             Err(failure) => {
-                self.events.send(&Event::Failed(failure)).await;
+                self.events.send(&Event::Failed(*failure)).await;
                 self.events
                     .send(&Event::Ended {
                         reason: EndReason::Failed,
@@ -136,7 +144,6 @@ impl Life {
             Ok(reason) => *reason,
             Err(_) => EndReason::Failed,
         };
-        // Said before the cleaning up: it is what the client waits for.
         let kept = end::clean_up(starting, &self.order, outcome.is_err()).await;
         if let Err(mut failure) = outcome {
             failure.log_dir = kept;
@@ -173,7 +180,7 @@ impl Life {
             // Nothing runs in it yet that an orderly end could save.
             return Ok(ending.reason);
         }
-        let up = starting.up(&self.order, self.begun)?;
+        let up = starting.up(self.begun)?;
         tokio::spawn(bridge::serve(up.agent_listener, up.link.clone()));
         tokio::spawn(serve_control(
             up.control_listener,
@@ -194,23 +201,33 @@ impl Life {
         starting: &mut Starting,
         link: &Opener,
     ) -> Result<Ending, Box<Failure>> {
-        let dead_link = tokio::select! {
-            ending = asked_to_end(&mut self.heard, self.order.lease) => return Ok(ending),
-            () = sleep_until(self.expires) => {
-                return Ok(Ending { reason: EndReason::Expired, orderly: true });
+        let mut heartbeat = pin!(heartbeat(link));
+        let mut look = interval(LOOK_EVERY);
+        let dead_link = loop {
+            tokio::select! {
+                ending = asked_to_end(&mut self.heard, self.order.lease) => return Ok(ending),
+                () = sleep_until(self.expires) => {
+                    return Ok(Ending { reason: EndReason::Expired, orderly: true });
+                }
+                exit = starting.vmm_ended() => return starting.guest_ended(exit),
+                reason = &mut heartbeat => break reason,
+                _ = look.tick() => {
+                    if let Some(failure) = starting.stands_still().await {
+                        return Err(failure);
+                    }
+                }
             }
-            exit = starting.vmm_ended() => return starting.guest_ended(exit),
-            reason = heartbeat(link) => reason,
         };
         // A link dies with its VMM: that is the better story, and it comes at once.
         if let Some(exit) = starting.vmm_ended_soon().await {
             return starting.guest_ended(exit);
         }
-        let console = starting.console_tail(SHOWN_LINES);
         let fallback = (FailureCause::Link, dead_link.as_str());
-        Err(Box::new(diagnosis::guest_failure(
-            console, None, fallback, None,
-        )))
+        Err(diagnosis::guest_failure(
+            &starting.console_lines(),
+            None,
+            fallback,
+        ))
     }
 }
 
@@ -259,4 +276,11 @@ async fn power_off(starting: &mut Starting, link: &Opener) {
     };
     // What did not end by then is killed by the cleaning up.
     let _ = tokio::time::timeout(POWER_OFF_DEADLINE, whole).await;
+}
+
+fn unix_nanos() -> u64 {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }

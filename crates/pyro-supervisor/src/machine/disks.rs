@@ -1,0 +1,81 @@
+//! The disks that a machine is given: a clone of a blank one for what a guest writes, or an
+//! empty one for a builder to fill.
+
+use std::path::{Path, PathBuf};
+
+use pyro_protocol::supervise::{Failure, FailureCause, MachineOrder, Role};
+use pyro_vm::disk::{BlankDisk, DiskError, Journal, Mke2fs, clone_sparse};
+
+use super::fault::{chain, unwritable, with_hint};
+use crate::diagnosis::failure;
+use crate::journal::make_private_dir;
+
+const UPPER_FILE: &str = "upper.ext4";
+
+/// Where the disk for what the guest writes lies in a machine's directory.
+pub(super) fn upper(directory: &Path) -> PathBuf {
+    directory.join(UPPER_FILE)
+}
+
+/// Makes the disk that the machine's role needs.
+pub(super) async fn make(order: &MachineOrder, directory: &Path) -> Result<(), Box<Failure>> {
+    match &order.role {
+        Role::Environment { upper_mib, .. } => {
+            let blank = blank_disk(order, *upper_mib).await?;
+            clone_sparse(&blank, &upper(directory)).map_err(|error| {
+                let hint = error.hint().map(str::to_owned);
+                with_hint(failure(FailureCause::Disk, chain(&error)), hint)
+            })
+        }
+        Role::Builder {
+            target, target_mib, ..
+        } => make_ext4(order, target, *target_mib, "pyro-root").await,
+    }
+}
+
+/// The blank disk to be cloned: made once per size and kept.
+async fn blank_disk(order: &MachineOrder, mib: u32) -> Result<PathBuf, Box<Failure>> {
+    let blank = order.blank_dir.join(format!("upper-{mib}m.ext4"));
+    if blank.is_file() {
+        return Ok(blank);
+    }
+    make_private_dir(&order.blank_dir).map_err(|error| {
+        unwritable(
+            "making the directory for blank disks",
+            &order.blank_dir,
+            &error,
+        )
+    })?;
+    // Two machines may make it at once: each its own, and the last rename wins.
+    let fresh = order.blank_dir.join(format!(".partial-{}", order.id));
+    make_ext4(order, &fresh, mib, "pyro-upper").await?;
+    std::fs::rename(&fresh, &blank)
+        .map_err(|error| unwritable("keeping the blank disk", &order.blank_dir, &error))?;
+    Ok(blank)
+}
+
+async fn make_ext4(
+    order: &MachineOrder,
+    path: &Path,
+    mib: u32,
+    label: &str,
+) -> Result<(), Box<Failure>> {
+    let broken = |error: DiskError| {
+        let cause = match error {
+            DiskError::ProgramMissing => FailureCause::Host,
+            _ => FailureCause::Disk,
+        };
+        with_hint(
+            failure(cause, chain(&error)),
+            error.hint().map(str::to_owned),
+        )
+    };
+    let mke2fs = Mke2fs::locate(order.search_path.as_ref()).map_err(broken)?;
+    let size_bytes = u64::from(mib) * 1024 * 1024;
+    let kind = BlankDisk {
+        size_bytes,
+        label,
+        journal: Journal::Without,
+    };
+    mke2fs.blank_ext4(path, kind).await.map_err(broken)
+}

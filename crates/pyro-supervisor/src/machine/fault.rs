@@ -1,0 +1,75 @@
+//! From the errors of a start to failures with code, cause and remedy.
+
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+use pyro_protocol::code::ErrorCode;
+use pyro_protocol::supervise::{Failure, FailureCause};
+use pyro_vm::StartError;
+
+use crate::diagnosis::failure;
+
+/// A VMM that did not start.
+pub(super) fn start_failure(error: &StartError) -> Box<Failure> {
+    let (cause, exit) = match error {
+        StartError::Ended { reason } => (FailureCause::Vmm, Some(reason.to_string())),
+        StartError::Unresponsive { .. } => (FailureCause::Vmm, None),
+        StartError::KernelUnreadable { .. } | StartError::InitramfsUnreadable { .. } => {
+            (FailureCause::Kernel, None)
+        }
+        StartError::DiskUnreadable { .. } | StartError::DiskInUse { .. } => {
+            (FailureCause::Image, None)
+        }
+        StartError::KvmMissing | StartError::KvmPermissionDenied { .. } => {
+            (FailureCause::Engine, None)
+        }
+        _ => (FailureCause::Host, None),
+    };
+    let told = Box::new(Failure {
+        exit_reason: exit,
+        ..*failure(cause, chain(error))
+    });
+    with_hint(told, error.hint())
+}
+
+/// A file or directory of ours that cannot be used.
+pub(super) fn unwritable(what: &str, path: &Path, error: &io::Error) -> Box<Failure> {
+    let message = format!("{what} in `{}`: {error}", path.display());
+    let told = failure(FailureCause::Disk, message);
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => told,
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Box::new(Failure {
+            code: ErrorCode::PermissionDenied,
+            hint: Some(format!("make `{}` yours and writable", path.display())),
+            ..*told
+        }),
+        _ => Box::new(Failure {
+            code: ErrorCode::HostUnavailable,
+            hint: Some(format!("see what is in the way at `{}`", path.display())),
+            ..*told
+        }),
+    }
+}
+
+/// The failure with a better hint, where there is one.
+pub(super) fn with_hint(failure: Box<Failure>, hint: Option<String>) -> Box<Failure> {
+    match hint {
+        Some(hint) => Box::new(Failure {
+            hint: Some(hint),
+            ..*failure
+        }),
+        None => failure,
+    }
+}
+
+/// An error with its sources on one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    text
+}

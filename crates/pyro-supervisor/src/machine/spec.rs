@@ -1,0 +1,61 @@
+//! From an order to the machine that the engine is told to make.
+
+use std::path::Path;
+
+use pyro_protocol::supervise::{MachineOrder, Role};
+use pyro_vm::{
+    Access, Disk, DiskId, KernelArgument, MachineId, MachineSpec, MemoryMib, Network, SpecError,
+    Vcpus,
+};
+
+use super::disks;
+
+/// The machine `id` of `order`, with its own files in `directory`.
+///
+/// The ids of the disks and the words of the command line are the agent's too: `init::cmdline`
+/// there reads them.
+pub(super) fn machine(
+    order: &MachineOrder,
+    id: &MachineId,
+    directory: &Path,
+) -> Result<MachineSpec, SpecError> {
+    let disk = |id: &str, path: &Path, access| -> Result<Disk, SpecError> {
+        Ok(Disk {
+            id: DiskId::new(id)?,
+            path: path.to_owned(),
+            access,
+        })
+    };
+    let mut cmdline = Vec::new();
+    let mut disks = Vec::new();
+    match &order.role {
+        Role::Environment { root_image, .. } => {
+            disks.push(disk("root", root_image, Access::ReadOnly)?);
+            disks.push(disk("upper", &disks::upper(directory), Access::ReadWrite)?);
+            cmdline.push(KernelArgument::new("pyro.root=root")?);
+            cmdline.push(KernelArgument::new("pyro.upper=upper")?);
+        }
+        Role::Builder { layers, target, .. } => {
+            disks.push(disk("target", target, Access::ReadWrite)?);
+            for (index, layer) in layers.iter().enumerate() {
+                disks.push(disk(&format!("layer-{index}"), layer, Access::ReadOnly)?);
+            }
+        }
+    }
+    let network = if order.network {
+        cmdline.push(KernelArgument::new("pyro.net=user")?);
+        Network::User
+    } else {
+        Network::Off
+    };
+    Ok(MachineSpec {
+        id: id.clone(),
+        vcpus: Vcpus::new(order.vcpu_count)?,
+        memory: MemoryMib::new(order.mem_mib)?,
+        kernel: order.kernel.clone(),
+        initramfs: order.initramfs.clone(),
+        cmdline,
+        disks,
+        network,
+    })
+}

@@ -29,7 +29,12 @@ impl BootFiles {
         let replacement = settings
             .kernel
             .as_deref()
-            .map(Kernel::from_override)
+            .map(|path| {
+                Kernel::from_override(path).map_err(|source| Error::KernelOverride {
+                    path: path.to_owned(),
+                    source,
+                })
+            })
             .transpose()?;
         let kernel = replacement.as_ref().unwrap_or(kernel);
         let directory = settings.home.initramfs();
@@ -42,7 +47,7 @@ impl BootFiles {
             })?;
         }
         Ok(Self {
-            kernel: kernel.vmlinuz.clone(),
+            kernel: kernel.boot_image().to_owned(),
             initramfs,
         })
     }

@@ -379,7 +379,7 @@ impl Pyro {
                 fatal: false,
                 code: ErrorCode::FailedPrecondition,
                 message: format!(
-                    "{} machines were left over by killed supervisors",
+                    "machines left over by killed supervisors: {}",
                     swept.machines.len()
                 ),
                 hint: "clear them away with `pyro gc`".into(),

@@ -80,7 +80,7 @@ impl Pyro {
         let (installed, kernel) = self.ensure(name, force, progress).await?;
         Ok(PulledEnvironment {
             report: self.inspect_environment(name)?,
-            kernel_image: kernel.vmlinuz,
+            kernel_image: kernel.boot_image().to_owned(),
             rootfs_image: installed.rootfs,
             source: installed.manifest.source,
         })
@@ -128,7 +128,7 @@ impl Pyro {
             let kernel = self.kernel_of(&installed, progress).await?;
             return Ok((*installed, kernel));
         }
-        self.build(staging, progress).await
+        self.build(staging, force, progress).await
     }
 
     /// The kernel that an environment was built with; if that one is damaged or gone, the
@@ -150,9 +150,15 @@ impl Pyro {
     async fn build(
         &self,
         staging: Staging,
+        force: bool,
         progress: &ProgressSink,
     ) -> Result<(Installed, Kernel), Error> {
-        let kernel = self.settings().home.kernel_store().ensure(progress).await?;
+        let kernels = self.settings().home.kernel_store();
+        let kernel = if force {
+            kernels.update(progress).await?
+        } else {
+            kernels.ensure(progress).await?
+        };
         let scratch = staging.dir().join("scratch");
         std::fs::create_dir(&scratch).map_err(|source| Error::Io {
             action: "make",

@@ -25,6 +25,15 @@ pub enum Error {
     /// The kernel cannot be fetched or used.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// The kernel that the settings put in place of the environment's cannot be used.
+    #[error("the kernel `{}` cannot be used", path.display())]
+    KernelOverride {
+        /// The kernel.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: KernelError,
+    },
     /// An environment could not be built.
     #[error(transparent)]
     Recipe(#[from] RecipeError),
@@ -82,7 +91,7 @@ impl Error {
         match self {
             Self::InvalidArgument { .. } => ErrorCode::InvalidArgument,
             Self::Environment(error) => store_code(error),
-            Self::Kernel(error) => kernel_code(error),
+            Self::Kernel(error) | Self::KernelOverride { source: error, .. } => kernel_code(error),
             Self::Recipe(error) => recipe_code(error),
             Self::DamagedEnvironment { .. } => ErrorCode::DigestMismatch,
             Self::Machine(failure) => failure.code,
@@ -101,6 +110,10 @@ impl Error {
             Self::InvalidArgument { hint, .. } => hint.clone(),
             Self::Environment(error) => error.hint(),
             Self::Kernel(error) => error.hint(),
+            Self::KernelOverride { .. } => Some(
+                "name a bzImage or ELF kernel with `--kernel` or `PYRO_KERNEL`, or drop both"
+                    .into(),
+            ),
             Self::Recipe(error) => error.hint(),
             Self::DamagedEnvironment { name, .. } => Some(format!(
                 "build it again with `pyro env pull --force {name}`"

@@ -24,7 +24,7 @@ use crate::error::Error;
 const HOST_GRACE: Duration = Duration::from_secs(15);
 
 /// Longest time for the agent to answer a request with its header.
-const HEADER_DEADLINE: Duration = Duration::from_secs(60);
+const HEADER_DEADLINE: Duration = Duration::from_mins(1);
 
 /// What to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -364,5 +364,42 @@ mod tests {
                 .to_string()
                 .contains("NOT-A-NAME")
         );
+    }
+
+    /// What the client makes of a peer that answers with these bytes.
+    async fn answered_with(bytes: &[u8]) -> Result<Frame, Error> {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let bytes = bytes.to_vec();
+        tokio::spawn(async move {
+            // The client may have had enough before the end.
+            let _ = theirs.write_all(&bytes).await;
+        });
+        let mut call = Call::start(ours, &Value::Null).await?;
+        call.next_frame().await
+    }
+
+    #[tokio::test]
+    async fn a_hostile_reply_is_refused() {
+        let header = b"{\"ok\": true}\n".to_vec();
+        let with = |rest: &[u8]| [header.as_slice(), rest].concat();
+        let told = |result: Result<Frame, Error>| result.unwrap_err().to_string();
+        assert!(matches!(
+            answered_with(b"").await,
+            Err(Error::Unreachable { .. })
+        ));
+        assert!(told(answered_with(b"{\"error\": \"no\"}\n").await).contains("no"));
+        assert!(told(answered_with(&with(&[])).await).contains("broke off"));
+        assert!(
+            told(answered_with(&with(&[99, 0, 0, 0, 0])).await).contains("unknown frame kind 99")
+        );
+        // A length of 4 GiB is refused before a byte of it is waited or allocated for.
+        assert!(
+            told(answered_with(&with(&[1, 255, 255, 255, 255])).await)
+                .contains("exceeds the limit")
+        );
+        assert!(told(answered_with(&with(&[1, 0, 0, 0, 9, b'x'])).await).contains("broke off"));
+        // A header line without an end stops at its bound.
+        let endless = vec![b' '; MAX_REPLY_LINE + 1];
+        assert!(told(answered_with(&endless).await).contains("EOF"));
     }
 }

@@ -26,7 +26,7 @@ use crate::exec::{Call, Exec, ExecOptions};
 use crate::supervisor;
 
 /// Longest time from the VMM's start to the agent's hello.
-const BOOT_DEADLINE: Duration = Duration::from_secs(60);
+const BOOT_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Size of the disk for what the guest writes, MiB. It is sparse.
 const UPPER_MIB: u32 = 8 * 1024;
@@ -68,7 +68,8 @@ impl Default for MachineOptions {
 }
 
 impl MachineOptions {
-    fn check(&self) -> Result<(), Error> {
+    /// Checks the options before anything is made.
+    pub(crate) fn check(&self) -> Result<(), Error> {
         if !(1..=8).contains(&self.vcpu_count) {
             return Err(Error::invalid(
                 format!("{} virtual processors are not possible", self.vcpu_count),
@@ -89,6 +90,7 @@ impl MachineOptions {
 #[derive(Debug)]
 pub struct Machine {
     id: String,
+    environment: Option<String>,
     supervisor: Child,
     events: BufReader<OwnedReadHalf>,
     line: Vec<u8>,
@@ -127,9 +129,12 @@ impl Pyro {
         };
         entries.flatten().any(|entry| {
             let lock = entry.path().join(pyro_protocol::supervise::LOCK_FILE);
-            // Shared, so that two looks do not take each other for a live supervisor.
-            std::fs::File::open(lock)
-                .is_ok_and(|lock| flock(&lock, FlockOperation::NonBlockingLockShared).is_ok())
+            match std::fs::File::open(lock) {
+                // Shared, so that two looks do not take each other for a live supervisor.
+                Ok(lock) => flock(&lock, FlockOperation::NonBlockingLockShared).is_ok(),
+                // Killed at its birth; the sweep knows how young is too young to tell.
+                Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+            }
         })
     }
 }
@@ -144,7 +149,9 @@ impl Machine {
             root_image: environment.rootfs.clone(),
             upper_mib: UPPER_MIB,
         };
-        Self::order(pyro, role, environment.boot.clone(), options)
+        let mut machine = Self::order(pyro, role, environment.boot.clone(), options)?;
+        machine.environment = Some(environment.name.clone());
+        Ok(machine)
     }
 
     pub(crate) fn order(
@@ -188,6 +195,7 @@ impl Machine {
         let (events, requests) = UnixStream::from_std(ours).map_err(broken)?.into_split();
         Ok(Self {
             id: order.id,
+            environment: None,
             supervisor,
             events: BufReader::new(events),
             line: Vec::new(),
@@ -334,10 +342,19 @@ impl Machine {
         match &event {
             Event::Phase { .. } => {}
             Event::Ready(ready) => self.ready = Some(ready.clone()),
-            Event::Failed(failure) => self.failure = Some(Box::new(failure.clone())),
+            Event::Failed(failure) => self.failure = Some(Box::new(self.named(failure.clone()))),
             Event::Ended { reason } => self.ended = Some(*reason),
         }
         Ok(event)
+    }
+
+    /// A supervisor does not know the environment's name; its hints leave a place for it.
+    fn named(&self, failure: Failure) -> Failure {
+        let hint = match &self.environment {
+            Some(name) => failure.hint.map(|hint| hint.replace("ENVIRONMENT", name)),
+            None => failure.hint,
+        };
+        Failure { hint, ..failure }
     }
 
     async fn supervisor_died(&mut self) -> Error {

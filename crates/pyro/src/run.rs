@@ -166,6 +166,7 @@ impl Pyro {
     /// Begins a run: checks everything, makes the environment ready, orders the machine.
     pub async fn run(&self, options: RunOptions, progress: &ProgressSink) -> Result<Run, Error> {
         options.exec().check()?;
+        options.machine().check()?;
         if options.ttl.is_zero() {
             return Err(Error::invalid(
                 "a time to live of zero ends the machine at once",

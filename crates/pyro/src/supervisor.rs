@@ -18,7 +18,7 @@ use crate::settings::Settings;
 pub(crate) const COMMAND: &str = "supervise";
 
 /// Longest time for a question: two probes and what surrounds them.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+const ANSWER_DEADLINE: Duration = Duration::from_mins(1);
 
 /// Starts a supervisor whose owner channel is `owner`.
 pub(crate) fn start(settings: &Settings, owner: std::os::fd::OwnedFd) -> Result<Child, Error> {

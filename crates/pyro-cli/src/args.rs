@@ -21,6 +21,9 @@ Exit codes: 0 success, 1 failure, 2 wrong usage. `pyro run` passes the guest's o
 and adds 124 (time limit), 125 (failure of pyro), 126 (not executable), 127 (not found), \
 128+n (signal n).";
 
+/// Heading of the options of every command.
+const GLOBAL: &str = "Global options";
+
 /// Options of every command.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Global {
@@ -31,7 +34,8 @@ pub(crate) struct Global {
         default_value = "auto",
         env = "PYRO_ENGINE",
         global = true,
-        hide_env = true
+        hide_env = true,
+        help_heading = GLOBAL
     )]
     pub(crate) engine: Engine,
     /// Guest kernel to use instead of the environment's: a bzImage, an ELF image or a directory
@@ -41,11 +45,12 @@ pub(crate) struct Global {
         value_name = "PATH",
         env = "PYRO_KERNEL",
         global = true,
-        hide_env = true
+        hide_env = true,
+        help_heading = GLOBAL
     )]
     pub(crate) kernel: Option<PathBuf>,
     /// Say nothing but errors on stderr
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, help_heading = GLOBAL)]
     pub(crate) quiet: bool,
 }
 
@@ -87,6 +92,10 @@ pub(crate) enum Command {
     Supervise(SuperviseCommand),
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 /// Run one command in a fresh machine and throw the machine away.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
@@ -105,7 +114,12 @@ pub(crate) struct RunArgs {
     #[arg(long, default_value_t = 1024, value_name = "MIB")]
     pub(crate) mem_mib: u32,
     /// Time limit of the command; fractions allowed
-    #[arg(long, default_value_t = 30.0, value_name = "SECONDS")]
+    #[arg(
+        long,
+        default_value_t = 30.0,
+        value_name = "SECONDS",
+        allow_negative_numbers = true
+    )]
     pub(crate) timeout_seconds: f64,
     /// Time to live of the machine
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]

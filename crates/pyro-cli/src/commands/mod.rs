@@ -61,20 +61,26 @@ pub(crate) fn dispatch(args: Args) -> Result<ExitCode, Failure> {
         let mut interrupts = Interrupts::listen().map_err(|error| internal(&error))?;
         match command {
             Command::Run(args) => run::run(&pyro, *args, &talk, &mut interrupts).await,
-            Command::Env(args) => {
-                tokio::select! {
-                    done = env::env(&pyro, args, &talk) => done,
-                    number = interrupts.next() => Ok(ExitCode::Signal(number)),
-                }
-            }
-            Command::Doctor(args) => doctor::doctor(&pyro, &args).await,
-            Command::Gc(args) => gc::gc(&pyro, &args).await,
-            Command::Supervise(_) | Command::Completion(_) => Ok(ExitCode::Success),
+            // Dropping the others ends what they began.
+            other => tokio::select! {
+                done = short(&pyro, other, &talk) => done,
+                number = interrupts.next() => Ok(ExitCode::Signal(number)),
+            },
         }
     });
     // A thread may still sit in a read of standard input.
     runtime.shutdown_background();
     outcome.map_err(failed)
+}
+
+async fn short(pyro: &Pyro, command: Command, talk: &Talk) -> Result<ExitCode, Error> {
+    match command {
+        Command::Env(args) => env::env(pyro, args, talk).await,
+        Command::Doctor(args) => doctor::doctor(pyro, &args).await,
+        Command::Gc(args) => gc::gc(pyro, &args).await,
+        // Answered before there was a runtime.
+        Command::Run(_) | Command::Supervise(_) | Command::Completion(_) => Ok(ExitCode::Success),
+    }
 }
 
 /// Success, also when the reader of our output left early; that is its right.

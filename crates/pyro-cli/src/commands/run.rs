@@ -117,7 +117,12 @@ fn say_end(payload: &ExecPayload, talk: &Talk) {
         );
     }
     if let Some(error) = &payload.error {
-        talk.error(&error.error, None);
+        let hint =
+            "check the name; shell syntax needs `--shell`, other programs another environment";
+        talk.error(&error.error, Some(hint));
+    }
+    if let Some(signal) = payload.signal.as_deref().filter(|_| !payload.timed_out) {
+        talk.line(&format!("[run] the command was ended by signal {signal}"));
     }
     talk.line(&format!(
         "[run] environment={environment} execution_mode={execution_mode} exit_code={exit_code} duration_ms={duration_ms}"

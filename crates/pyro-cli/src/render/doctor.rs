@@ -61,8 +61,12 @@ pub(crate) fn report(report: &DoctorReport) -> String {
 }
 
 fn engines(text: &mut String, runtime: &Runtime) {
-    let version = runtime.qemu_version.as_deref().unwrap_or("QEMU not found");
-    let _ = writeln!(text, "QEMU: {version}");
+    let qemu = match (&runtime.qemu, &runtime.qemu_version) {
+        (None, _) => "not found".to_owned(),
+        (Some(path), None) => format!("{}, which does not tell its version", path.display()),
+        (Some(path), Some(version)) => format!("{}, {version}", path.display()),
+    };
+    let _ = writeln!(text, "QEMU: {qemu}");
     for found in &runtime.engines {
         let taken = if Some(found.engine) == runtime.engine {
             ", taken by `auto`"

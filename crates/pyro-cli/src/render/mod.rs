@@ -6,7 +6,8 @@ pub(crate) mod environment;
 mod progress;
 mod size;
 
-use std::io::{IsTerminal, Write};
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
 use std::sync::Arc;
 
 use pyro::{Error, ProgressSink};
@@ -37,7 +38,7 @@ impl Talk {
         reason = "errors are told even to those who want no talk"
     )]
     pub(crate) fn error(&self, message: &str, hint: Option<&str>) {
-        to_stderr(&format!("[error] {message}\n"));
+        to_stderr(&format!("[error] {}\n", printable(message)));
         if let Some(hint) = hint {
             to_stderr(&format!("hint: {hint}\n"));
         }
@@ -66,29 +67,56 @@ pub(crate) fn error(error: &Error, as_json: bool) {
 }
 
 fn error_text(error: &Error) -> String {
-    let mut text = format!("[error] {}\n", pyro::error::chain(error));
+    let mut text = format!("[error] {}\n", printable(&pyro::error::chain(error)));
     if let Error::Machine(failure) = error {
-        text.push_str(&format!("cause: {}\n", failure.cause.as_str()));
+        let _ = writeln!(text, "cause: {}", failure.cause.as_str());
         if let Some(exit) = &failure.exit_reason {
-            text.push_str(&format!("the VMM ended with {exit}\n"));
+            let _ = writeln!(text, "the VMM ended with {exit}");
         }
         if !failure.console_tail.is_empty() {
             text.push_str("last lines of the guest's console:\n");
             for line in &failure.console_tail {
-                text.push_str(&format!("  | {line}\n"));
+                let _ = writeln!(text, "  | {}", printable(line));
             }
         }
         if let Some(logs) = &failure.log_dir {
-            text.push_str(&format!("logs: {}\n", logs.display()));
+            let _ = writeln!(text, "logs: {}", logs.display());
         }
     }
     if let Some(hint) = error.hint() {
-        text.push_str(&format!("\nhint: {hint}\n"));
+        let _ = writeln!(text, "\nhint: {hint}");
     }
     text
+}
+
+/// Makes control characters visible: much of what is told comes from a guest, which must not
+/// steer the terminal.
+fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
 }
 
 fn to_stderr(text: &str) {
     // A stderr that nobody reads is no reason to fail.
     let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn a_guest_cannot_steer_the_terminal() {
+        assert_eq!(
+            printable("a\x1b]0;title\x07b\nc é"),
+            "a\\u{1b}]0;title\\u{7}b\\nc é"
+        );
+    }
 }

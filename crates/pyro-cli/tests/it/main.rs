@@ -1,0 +1,11 @@
+//! Tests of the whole program. Those below `vm` boot real machines.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed step of a test is a failed test; functions beside tests count too"
+)]
+
+mod refusals;
+mod screens;
+mod streams;
+mod vm;

@@ -1,0 +1,20 @@
+//! Tests against real machines.
+
+mod doctor;
+mod environment;
+mod exit_codes;
+mod failures;
+mod guest;
+mod interrupts;
+mod kill;
+mod legacy;
+mod output;
+mod payload;
+mod sdk;
+
+use pyro_testing::World;
+
+/// A world with the environment ready.
+fn world() -> World {
+    World::with_environment(env!("CARGO_BIN_EXE_pyro"))
+}

@@ -1,0 +1,123 @@
+//! What a machine may have left behind: processes, directories, sockets, disks.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::World;
+
+/// How long something may take to be gone after its owner was killed.
+const GONE_WITHIN: Duration = Duration::from_secs(10);
+
+/// Time between two looks.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Everything of the machines of `world` that is there now.
+pub fn of(world: &World) -> Vec<String> {
+    let mut found = Vec::new();
+    for directory in [world.state().join("machines"), world.runtime()] {
+        found.extend(
+            entries(&directory)
+                .iter()
+                .map(|path| format!("path {}", path.display())),
+        );
+    }
+    for process in processes()
+        .iter()
+        .filter(|process| process.belongs_to(world.home()))
+    {
+        found.push(format!(
+            "process {} {}",
+            process.pid,
+            process.arguments.replace('\0', " ")
+        ));
+    }
+    found
+}
+
+/// Process ids of the VMM of the machine `id`.
+pub fn vmm(id: &str) -> Vec<u32> {
+    let name = format!("pyro-{id}");
+    pids(|process| {
+        process
+            .arguments
+            .split('\0')
+            .any(|argument| argument == name)
+    })
+}
+
+/// Process ids of the supervisors of `world`.
+pub fn supervisors(world: &World) -> Vec<u32> {
+    pids(|process| {
+        process.arguments.contains("\0supervise\0machine") && process.belongs_to(world.home())
+    })
+}
+
+/// Fails unless nothing of the machines of `world` is left within the deadline.
+pub fn assert_none(world: &World) {
+    wait_until(
+        || of(world).is_empty(),
+        || format!("left behind: {:#?}", of(world)),
+    );
+}
+
+/// Waits until `done`; fails with `story` after the deadline.
+pub fn wait_until(done: impl Fn() -> bool, story: impl Fn() -> String) {
+    let give_up = Instant::now() + GONE_WITHIN;
+    while !done() {
+        assert!(Instant::now() < give_up, "{}", story());
+        std::thread::sleep(PAUSE);
+    }
+}
+
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect()
+}
+
+struct Process {
+    pid: u32,
+    path: PathBuf,
+    /// NUL-separated.
+    arguments: String,
+}
+
+impl Process {
+    /// Whether it has a file below `home` open: a supervisor its lock, a VMM its disk.
+    fn belongs_to(&self, home: &Path) -> bool {
+        entries(&self.path.join("fd"))
+            .iter()
+            .filter_map(|link| fs::read_link(link).ok())
+            .any(|target| target.starts_with(home))
+    }
+}
+
+fn pids(wanted: impl Fn(&Process) -> bool) -> Vec<u32> {
+    processes()
+        .iter()
+        .filter(|process| wanted(process))
+        .map(|process| process.pid)
+        .collect()
+}
+
+/// Every process but this one. Zombies have no arguments and are left out.
+fn processes() -> Vec<Process> {
+    entries(Path::new("/proc"))
+        .into_iter()
+        .filter_map(|path| {
+            let pid = path.file_name()?.to_str()?.parse().ok()?;
+            let arguments = fs::read(path.join("cmdline")).ok()?;
+            let arguments = String::from_utf8_lossy(&arguments).into_owned();
+            Some(Process {
+                pid,
+                path,
+                arguments,
+            })
+        })
+        .filter(|process| process.pid != std::process::id() && !process.arguments.is_empty())
+        .collect()
+}

@@ -1,1 +1,76 @@
-fn main() {}
+//! Development tasks: what CI runs, and the rules of the tree that no compiler checks.
+//!
+//! Never builds anything that is shipped, and never changes a file of the repository.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the report of a task is its output"
+)]
+
+mod ci;
+mod tidy;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+
+const HELP: &str = "\
+Development tasks of this repository
+
+Usage: cargo xtask <TASK>
+
+Tasks:
+  ci [--online]  Run everything that CI checks: format, clippy, tests, doc tests,
+                 licences, bans and sources of dependencies, documentation.
+                 With --online also known vulnerabilities and yanked releases,
+                 which needs the network: github.com for the advisory database.
+  tidy           Check the rules of the tree; the tests of `xtask` check the same
+  help           Show this text
+
+The first `ci` builds `cargo-deny` into `target/tools` unless it is in PATH.
+
+Example: cargo xtask ci
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match arguments.as_slice() {
+        ["ci"] => ci::run(repository(), ci::Network::Offline),
+        ["ci", "--online"] => ci::run(repository(), ci::Network::Online),
+        ["tidy"] => tidy(),
+        ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprint!("{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn tidy() -> Result<bool> {
+    let tree = tidy::Tree::read(repository()).context("failed to read the repository")?;
+    let violations = tidy::violations(&tree);
+    for violation in &violations {
+        println!("{violation}");
+    }
+    Ok(violations.is_empty())
+}
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask lies in the repository's root")
+}

@@ -1,0 +1,33 @@
+# Two commands for people: `make demo` and `make test`. Both install what they miss, say so, and are quiet
+# otherwise. Everything else is `cargo` and `cargo xtask`.
+
+CARGO ?= cargo
+ENVIRONMENT = debian:12
+
+.PHONY: help demo test build
+
+help:
+	@echo 'make demo   install missing host packages, build, prepare $(ENVIRONMENT), run a command in a microVM'
+	@echo 'make test   install what the tests need and run them all'
+	@echo 'make build  build target/release/pyro'
+
+demo:
+	@scripts/install-packages demo
+	@$(MAKE) --no-print-directory build
+	@target/release/pyro env pull $(ENVIRONMENT) > /dev/null
+	target/release/pyro run $(ENVIRONMENT) -- git --version
+
+build:
+	@echo '==> building target/release/pyro (a minute or two the first time)'
+	@$(CARGO) build --quiet --release --locked --package pyro-cli
+
+# The environment that machine tests share is built before them, so that no test waits for it.
+test:
+	@scripts/install-packages test
+	@echo '==> building target/debug/pyro (a minute or two the first time)'
+	@$(CARGO) build --quiet --locked --package pyro-cli
+	@echo '==> preparing $(ENVIRONMENT) for the tests'
+	@PYRO_CACHE_DIR=$(CURDIR)/target/test-cache PYRO_STATE_DIR=$(CURDIR)/target/test-state \
+		target/debug/pyro env pull $(ENVIRONMENT) > /dev/null
+	@echo '==> checking and testing'
+	@$(CARGO) xtask ci

@@ -2,7 +2,7 @@
 //! action.
 
 use pyro_protocol::code::{ErrorCode, ErrorReply};
-use pyro_protocol::frame::{Frame, HEADER_LEN, Kind, header, parse_header};
+use pyro_protocol::frame::{Frame, HEADER_LEN, Kind, encode, parse_header};
 use pyro_protocol::limits::MAX_REQUEST_LINE;
 use serde::Serialize;
 use tokio::io::{
@@ -57,8 +57,8 @@ pub(crate) async fn write_frame<W>(
 where
     W: AsyncWrite + Unpin,
 {
-    writer.write_all(&header(kind, payload.len())).await?;
-    writer.write_all(payload).await
+    // In one piece: each write costs a message of the multiplexer and a trip to the host.
+    writer.write_all(&encode(kind, payload)).await
 }
 
 /// Writes the frame that ends a reply, and everything before it.

@@ -25,8 +25,9 @@ const OPEN_QUEUE: usize = 64;
 /// the bound of the session's memory. The multiplexer asks for at least 256 KiB a stream.
 const MAX_WINDOW: usize = MAX_STREAMS * 256 * 1024;
 
-/// Bytes of one write that go out in one piece; the larger, the fewer wake-ups.
-const WRITE_PIECE: usize = 64 * 1024;
+/// Bytes of one write that go out in one piece; the larger, the fewer wake-ups. Holds a frame
+/// of 64 KiB with its header.
+const WRITE_PIECE: usize = 128 * 1024;
 
 /// One byte stream of the session. Dropping it resets what is unfinished; shutting down its
 /// write half leaves the other direction open.

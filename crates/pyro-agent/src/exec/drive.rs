@@ -26,6 +26,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::cgroup::Cgroup;
 use super::reaper::{Exit, Reaper};
+use super::spawn::OUTPUT_PIPE_BYTES;
 use super::{ended, spawn};
 
 /// How long a command may take to end after TERM before it gets KILL.
@@ -262,9 +263,10 @@ impl Watched {
 
     /// Takes what the outputs hold now.
     fn take_rest(&mut self) {
-        let stdout = read_rest(&mut self.stdout).map(Output::Stdout);
-        let stderr = read_rest(&mut self.stderr).map(Output::Stderr);
-        self.ready.extend(stdout.into_iter().chain(stderr));
+        let stdout = read_rest(&mut self.stdout);
+        let stderr = read_rest(&mut self.stderr);
+        self.ready.extend(stdout.into_iter().map(Output::Stdout));
+        self.ready.extend(stderr.into_iter().map(Output::Stderr));
     }
 
     fn stop_reading(&mut self) {
@@ -427,22 +429,24 @@ fn take_chunk(
     }
 }
 
-/// Reads what a pipe holds now, without waiting.
-fn read_rest(pipe: &mut Option<pipe::Receiver>) -> Option<Vec<u8>> {
+/// Reads what a pipe holds now, without waiting, in pieces that fit into a frame.
+fn read_rest(pipe: &mut Option<pipe::Receiver>) -> Vec<Vec<u8>> {
     // A byte more than a pipe holds, so that its end is seen behind a full one.
-    let mut chunk = vec![0; FRAME_CHUNK + 1];
+    let mut rest = vec![0; OUTPUT_PIPE_BYTES + 1];
     let mut filled = 0;
     while let Some(open) = pipe
-        && filled < chunk.len()
+        && filled < rest.len()
     {
-        match rustix::io::read(open, &mut chunk[filled..]) {
+        match rustix::io::read(open, &mut rest[filled..]) {
             Ok(count) if count > 0 => filled += count,
             Err(Errno::AGAIN) => break,
             Ok(_) | Err(_) => *pipe = None,
         }
     }
-    chunk.truncate(filled);
-    (filled > 0).then_some(chunk)
+    rest[..filled]
+        .chunks(FRAME_CHUNK)
+        .map(<[u8]>::to_vec)
+        .collect()
 }
 
 async fn write_stdin(

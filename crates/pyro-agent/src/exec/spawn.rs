@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 
 use pyro_protocol::code::{ErrorCode, ErrorReply};
 use pyro_protocol::exec::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Exec, Program};
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::process::Pid;
 
 use super::cgroup::Cgroup;
@@ -28,6 +28,9 @@ const BASE_ENV: [(&str, &str); 5] = [
     ("LOGNAME", "root"),
     ("LANG", "C.UTF-8"),
 ];
+
+/// Room in the pipe of each output, in bytes. The kernel takes memory only for what is in it.
+pub(super) const OUTPUT_PIPE_BYTES: usize = 256 * 1024;
 
 /// A process that was just started.
 pub(super) struct Spawned {
@@ -51,8 +54,8 @@ pub(super) fn spawn(
 ) -> Result<Spawned, NotStarted> {
     check_cwd(exec)?;
     let mut command = command(exec);
-    let (stdout, child_stdout) = pipe()?;
-    let (stderr, child_stderr) = pipe()?;
+    let (stdout, child_stdout) = output_pipe()?;
+    let (stderr, child_stderr) = output_pipe()?;
     command.stdout(child_stdout).stderr(child_stderr);
     let stdin = if stdin {
         let (child_stdin, stdin) = pipe()?;
@@ -125,6 +128,15 @@ fn prepare_child(command: &mut Command, cgroup_entrance: Option<File>) {
     unsafe {
         command.pre_exec(hook);
     }
+}
+
+/// A pipe with room for more than the kernel's 64 KiB, so that a command that writes much
+/// and the agent that reads it take turns less often.
+fn output_pipe() -> Result<(OwnedFd, OwnedFd), NotStarted> {
+    let (reader, writer) = pipe()?;
+    // Less room is no fault.
+    let _ = fcntl_setpipe_size(&writer, OUTPUT_PIPE_BYTES);
+    Ok((reader, writer))
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd), NotStarted> {

@@ -92,14 +92,14 @@ impl Mke2fs {
 
     async fn format(&self, path: &Path, disk: BlankDisk<'_>) -> Result<(), DiskError> {
         let features = match disk.journal {
-            Journal::Without => "^has_journal",
-            Journal::With => "has_journal",
+            Journal::Without => "^has_journal,^resize_inode",
+            Journal::With => "has_journal,^resize_inode",
         };
         let output = tokio::process::Command::new(&self.program)
             .args([
                 "-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0", "-O", features,
             ])
-            // Never discard: the file is empty. What lazy initialisation leaves out, the guest's kernel does when idle.
+            // No room for growing, which would take 4 MiB of each. Never discard: the file is empty. What lazy initialisation leaves out, the guest's kernel does when idle.
             .args([
                 "-E",
                 "nodiscard,lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0",

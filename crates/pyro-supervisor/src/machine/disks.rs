@@ -10,6 +10,9 @@ use super::fault::{chain, unwritable, with_hint};
 use crate::diagnosis::failure;
 use crate::journal::make_private_dir;
 
+/// Changes whenever a blank disk of the same size is made differently.
+const BLANK_FORM: u32 = 2;
+
 const UPPER_FILE: &str = "upper.ext4";
 
 /// Where the disk for what the guest writes lies in a machine's directory.
@@ -35,7 +38,9 @@ pub(super) async fn make(order: &MachineOrder, directory: &Path) -> Result<(), B
 
 /// The blank disk to be cloned: made once per size and kept.
 async fn blank_disk(order: &MachineOrder, mib: u32) -> Result<PathBuf, Box<Failure>> {
-    let blank = order.blank_dir.join(format!("upper-{mib}m.ext4"));
+    let blank = order
+        .blank_dir
+        .join(format!("upper-{mib}m-{BLANK_FORM}.ext4"));
     if blank.is_file() {
         return Ok(blank);
     }

@@ -71,7 +71,7 @@ pub struct MachineOrder {
 
 /// Which engine runs a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 pub enum EngineChoice {
     /// The best one that a real guest was seen to run on.
     Auto,

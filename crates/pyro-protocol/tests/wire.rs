@@ -1,0 +1,229 @@
+//! The wire of generation 1, as a snapshot: what an older or newer peer will meet. The
+//! surface only grows; a changed line is a new generation.
+
+use std::collections::BTreeMap;
+
+use pyro_protocol::code::{ErrorCode, ErrorReply};
+use pyro_protocol::exec::{ExecEnd, ExecReply, ExecRequest};
+use pyro_protocol::request::{ACTIONS, BootTimes, BuildProgress, BuildRoot, Hello, LayerDisk};
+use pyro_protocol::supervise::{
+    ControlRequest, EndReason, EngineChoice, EngineFinding, Event, Failure, FailureCause, Journal,
+    Lease, MachineOrder, ProbeOrder, ProbeReport, Ready, Role, SweepOrder, SweepReport,
+    SweptMachine, VmmIdentity,
+};
+use serde::Serialize;
+
+fn json(name: &str, value: &impl Serialize) -> String {
+    format!(
+        "{name}: {}\n",
+        serde_json::to_string(value).expect("every message is JSON")
+    )
+}
+
+#[test]
+fn the_agents_messages() {
+    let exec = ExecRequest {
+        env: Some(BTreeMap::from([("A".into(), "b".into())])),
+        cwd: Some("/tmp".into()),
+        timeout_ms: Some(1500),
+        stream: true,
+        stdin: true,
+        ..ExecRequest::argv(&[b"ls".to_vec()])
+    };
+    let boot = BootTimes {
+        init_us: 1,
+        modules_us: 2,
+        mounts_us: 3,
+        link_us: 4,
+    };
+    let error = ErrorReply::new(ErrorCode::NotFound, "`x` does not exist in the guest");
+    let text = [
+        json("exec", &exec),
+        json("exec, bytes", &ExecRequest::argv(&[b"\xff".to_vec()])),
+        json("exec, shell", &ExecRequest::shell("true")),
+        json(
+            "exec reply",
+            &ExecReply {
+                stdout: String::new(),
+                stderr: String::new(),
+                exit_code: 0,
+                duration_ms: 1,
+                timed_out: false,
+                truncated: false,
+            },
+        ),
+        json(
+            "exec end",
+            &ExecEnd {
+                exit_code: 127,
+                signal: Some(9),
+                timed_out: false,
+                duration_ms: 1,
+                output_left_open: false,
+                error: Some(error.clone()),
+            },
+        ),
+        json("error", &error),
+        json(
+            "hello",
+            &Hello {
+                generation: 1,
+                version: "0".into(),
+                build_id: "0".into(),
+                kernel: "6.1".into(),
+                actions: ACTIONS.map(String::from).to_vec(),
+                boot,
+            },
+        ),
+        json(
+            "build_root",
+            &BuildRoot {
+                target: "target".into(),
+                layers: vec![LayerDisk {
+                    disk: "layer-0".into(),
+                    size: 1,
+                }],
+            },
+        ),
+        json(
+            "build progress",
+            &BuildProgress {
+                entries: 1,
+                bytes: 2,
+            },
+        ),
+    ];
+    insta::assert_snapshot!(text.concat());
+}
+
+#[test]
+fn the_supervisors_messages() {
+    let order = MachineOrder {
+        id: "0123456789ab".into(),
+        engine: EngineChoice::Auto,
+        qemu: None,
+        search_path: "/usr/bin".into(),
+        vcpu_count: 1,
+        mem_mib: 1024,
+        kernel: "/k".into(),
+        initramfs: "/i".into(),
+        role: Role::Environment {
+            root_image: "/r".into(),
+            upper_mib: 1,
+        },
+        network: false,
+        ttl_ms: 1,
+        boot_deadline_ms: 1,
+        lease: Lease::Owner,
+        machines_dir: "/m".into(),
+        runtime_dir: "/x".into(),
+        logs_dir: "/l".into(),
+        probe_cache: "/p".into(),
+        blank_dir: "/b".into(),
+    };
+    let builder = Role::Builder {
+        layers: vec!["/t".into()],
+        target: "/d".into(),
+        target_mib: 1,
+    };
+    let ready = Ready {
+        agent_socket: "/a".into(),
+        control_socket: "/c".into(),
+        engine: EngineChoice::QemuTcg,
+        vmm_pid: 1,
+        prepare_ms: 2,
+        boot_ms: 3,
+        guest_boot: BootTimes::default(),
+        kernel: "6.1".into(),
+    };
+    let failure = Failure {
+        code: ErrorCode::GuestError,
+        message: "m".into(),
+        hint: Some("h".into()),
+        cause: FailureCause::Kernel,
+        console_tail: vec!["line".into()],
+        exit_reason: Some("exit status 0".into()),
+        log_dir: Some("/l".into()),
+    };
+    let finding = EngineFinding {
+        engine: EngineChoice::QemuKvm,
+        usable: false,
+        reason: "r".into(),
+        hint: None,
+        elapsed_ms: 1,
+    };
+    let swept = SweptMachine {
+        id: "0".into(),
+        processes: vec![1],
+        directories: vec!["/m".into()],
+        error: None,
+    };
+    let text = [
+        json("order", &order),
+        json("builder", &builder),
+        json("detached", &Lease::Detached),
+        json(
+            "phase",
+            &Event::Phase {
+                phase: "boot".into(),
+            },
+        ),
+        json("ready", &Event::Ready(ready)),
+        json("failed", &Event::Failed(failure)),
+        json(
+            "ended",
+            &Event::Ended {
+                reason: EndReason::OwnerGone,
+            },
+        ),
+        json("stop", &ControlRequest::Stop { orderly: true }),
+        json(
+            "journal",
+            &Journal {
+                schema: 1,
+                id: "0".into(),
+                supervisor_pid: 1,
+                runtime_dir: "/x".into(),
+                uid_slot: Some(1),
+                vmm: Some(VmmIdentity {
+                    pid: 1,
+                    start_time: 2,
+                }),
+                created_at: 1,
+                expires_at: 2,
+            },
+        ),
+        json(
+            "probe order",
+            &ProbeOrder {
+                qemu: None,
+                search_path: "/usr/bin".into(),
+                probe_cache: "/p".into(),
+                again: true,
+            },
+        ),
+        json(
+            "probe report",
+            &ProbeReport {
+                chosen: Some(EngineChoice::QemuTcg),
+                qemu: None,
+                qemu_version: None,
+                engines: vec![finding],
+            },
+        ),
+        json(
+            "sweep order",
+            &SweepOrder {
+                machines_dir: "/m".into(),
+                dry_run: true,
+            },
+        ),
+        json(
+            "sweep report",
+            &SweepReport {
+                machines: vec![swept],
+            },
+        ),
+    ];
+    insta::assert_snapshot!(text.concat());
+}

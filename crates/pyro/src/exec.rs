@@ -371,8 +371,12 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let bytes = bytes.to_vec();
         tokio::spawn(async move {
-            // The client may have had enough before the end.
+            // The client may have had enough before the end. Its request is read: a socket that
+            // is closed with unread bytes resets the connection instead of ending it.
             let _ = theirs.write_all(&bytes).await;
+            let _ = theirs.shutdown().await;
+            let mut request = Vec::new();
+            let _ = theirs.read_to_end(&mut request).await;
         });
         let mut call = Call::start(ours, &Value::Null).await?;
         call.next_frame().await

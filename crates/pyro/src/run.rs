@@ -1,7 +1,7 @@
 //! The one-shot run: a fresh machine, one command, nothing left.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -107,6 +107,8 @@ pub struct Run {
     options: RunOptions,
     environment: ReadyEnvironment,
     exec: Option<Exec>,
+    begun: Instant,
+    ready_at: Option<Instant>,
 }
 
 /// The outcome of a run, with the field names of the original's payload.
@@ -147,8 +149,23 @@ pub struct ExecPayload {
     /// Why the command could not be started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<pyro_protocol::code::ErrorReply>,
+    /// Where the time went.
+    pub timings_ms: Timings,
     /// What became of the machine.
     pub cleanup: Cleanup,
+}
+
+/// Where the wall time of a run went, in milliseconds on the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Timings {
+    /// From the call to the VMM's start: environment, engine, disk.
+    pub prepare: u64,
+    /// From the VMM's start to the agent's hello.
+    pub boot: u64,
+    /// From the hello to the command's end.
+    pub command: u64,
+    /// From the command's end until nothing was left.
+    pub cleanup: u64,
 }
 
 /// What became of a one-shot machine.
@@ -165,6 +182,7 @@ pub struct Cleanup {
 impl Pyro {
     /// Begins a run: checks everything, makes the environment ready, orders the machine.
     pub async fn run(&self, options: RunOptions, progress: &ProgressSink) -> Result<Run, Error> {
+        let begun = Instant::now();
         options.exec().check()?;
         options.machine().check()?;
         if options.ttl.is_zero() {
@@ -183,6 +201,8 @@ impl Pyro {
             options,
             environment,
             exec: None,
+            begun,
+            ready_at: None,
         })
     }
 
@@ -239,6 +259,7 @@ impl Run {
         {
             return Ok(RunEvent::Phase(phase));
         }
+        self.ready_at.get_or_insert_with(Instant::now);
         self.exec = Some(self.machine.exec(&self.options.exec()).await?);
         Ok(RunEvent::Executing)
     }
@@ -246,9 +267,12 @@ impl Run {
     /// Ends the run after its command's end: deletes the machine and makes the payload.
     pub async fn finish(self, outcome: Outcome, end: ExecEnd) -> Result<ExecPayload, Error> {
         let vm_id = self.machine.id().to_owned();
+        let mut timings = self.timings();
+        let command_ended = Instant::now();
         drop(self.exec);
         // Nothing in a machine that is thrown away is worth an orderly end.
         let ended = self.machine.stop(false).await;
+        timings.cleanup = millis(command_ended.elapsed());
         let truncated = outcome.stdout.truncated() || outcome.stderr.truncated();
         let (stdout, stdout_b64) = text(outcome.stdout);
         let (stderr, stderr_b64) = text(outcome.stderr);
@@ -270,6 +294,7 @@ impl Run {
                 .map(|n| signal_name(n).map_or_else(|| n.to_string(), str::to_owned)),
             output_left_open: end.output_left_open,
             error: end.error,
+            timings_ms: timings,
             cleanup: Cleanup {
                 vm_id: vm_id.clone(),
                 deleted: ended.is_ok(),
@@ -277,6 +302,17 @@ impl Run {
             },
             vm_id,
         })
+    }
+
+    fn timings(&self) -> Timings {
+        let boot = self.machine.ready().map_or(0, |ready| ready.boot_ms);
+        let ready_at = self.ready_at.unwrap_or(self.begun);
+        Timings {
+            prepare: millis(ready_at.duration_since(self.begun)).saturating_sub(boot),
+            boot,
+            command: millis(ready_at.elapsed()),
+            cleanup: 0,
+        }
     }
 
     /// Ends the run at once, whatever it is doing, and waits until nothing is left.
@@ -302,6 +338,10 @@ impl Outcome {
             ExecOutput::End(_) => {}
         }
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn text(capture: Capture) -> (String, Option<String>) {

@@ -1,0 +1,299 @@
+//! Measures what `docs/benchmarks.md` promises, each figure beside its reference, in one run.
+//!
+//! ```text
+//! cargo build --release -p pyro-cli
+//! cargo run --release -p pyro --example measure -- target/release/pyro boots 30
+//! ```
+//!
+//! The subjects: `boots N`, `runs N`, `execs N`, `output MB`, `footprint`. Uses the caches of
+//! the environment variables that `pyro` uses, and the environment `debian:12`.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::cast_precision_loss,
+    reason = "a program for people at a terminal that may stop at the first fault"
+)]
+
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use pyro::{
+    EngineChoice, ExecOptions, ExecOutput, Home, Machine, MachineOptions, Program, Pyro,
+    RunOptions, Settings,
+};
+
+const ENVIRONMENT: &str = "debian:12";
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [program, subject, rest @ ..] = arguments.as_slice() else {
+        println!("measure PROGRAM boots|runs|execs|output|footprint [COUNT]");
+        return;
+    };
+    let count = rest
+        .first()
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(10);
+    let pyro = Pyro::new(settings(Path::new(program)));
+    match subject.as_str() {
+        "boots" => boots(&pyro, count).await,
+        "runs" => runs(&pyro, Path::new(program), count).await,
+        "execs" => execs(&pyro, count).await,
+        "output" => output(&pyro, count).await,
+        "footprint" => footprint(&pyro).await,
+        unknown => println!("no subject `{unknown}`"),
+    }
+}
+
+/// Boots one machine after the other: no hang, and where the time goes.
+async fn boots(pyro: &Pyro, count: usize) {
+    let mut boot = Vec::new();
+    let mut before_kernel = Vec::new();
+    let mut kernel = Vec::new();
+    let mut modules = Vec::new();
+    let mut mounts = Vec::new();
+    let mut link = Vec::new();
+    for _ in 0..count {
+        let machine = started(pyro).await;
+        let ready = machine.ready().unwrap().clone();
+        machine.stop(false).await.unwrap();
+        let guest = ready.guest_boot;
+        let ms = |us: u64| us as f64 / 1000.0;
+        boot.push(ready.boot_ms as f64);
+        before_kernel.push(ready.boot_ms as f64 - ms(guest.link_us));
+        kernel.push(ms(guest.init_us));
+        modules.push(ms(guest.modules_us - guest.init_us));
+        mounts.push(ms(guest.mounts_us - guest.modules_us));
+        link.push(ms(guest.link_us - guest.mounts_us));
+    }
+    row("boot: VMM start to hello", &mut boot);
+    row(
+        "  VMM, firmware, kernel's own start, hello",
+        &mut before_kernel,
+    );
+    row("  kernel to first process", &mut kernel);
+    row("  modules", &mut modules);
+    row("  mounts and network", &mut mounts);
+    row("  link", &mut link);
+}
+
+/// Whole `pyro run` processes, and what of them is not the machine's.
+async fn runs(pyro: &Pyro, program: &Path, count: usize) {
+    let mut wall = Vec::new();
+    let mut ours = Vec::new();
+    let mut prepare = Vec::new();
+    let mut cleanup = Vec::new();
+    // Makes the environment ready, so that the first run counts like the others.
+    let warm = RunOptions::new(ENVIRONMENT, Program::argv(["true"]));
+    pyro.run_to_end(warm, &pyro::progress::ignore())
+        .await
+        .unwrap();
+    for _ in 0..count {
+        let begun = Instant::now();
+        let output = std::process::Command::new(program)
+            .args(["run", ENVIRONMENT, "--quiet", "--json", "--", "true"])
+            .output()
+            .unwrap();
+        let took = begun.elapsed().as_secs_f64() * 1000.0;
+        let payload: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let timing = |name: &str| payload["timings_ms"][name].as_u64().unwrap() as f64;
+        wall.push(took);
+        ours.push(took - timing("boot") - timing("command") - timing("cleanup"));
+        prepare.push(timing("prepare"));
+        cleanup.push(timing("cleanup"));
+    }
+    row("`pyro run -- true`, whole process", &mut wall);
+    row("  outside boot, command and clean-up", &mut ours);
+    row("    of that until the VMM's start", &mut prepare);
+    row("  clean-up", &mut cleanup);
+}
+
+/// A round trip of `true` in a live machine against fork and exec in the guest.
+async fn execs(pyro: &Pyro, count: usize) {
+    let mut machine = started(pyro).await;
+    let loops = format!("i=0; while [ $i -lt {count} ]; do /bin/true; i=$((i+1)); done");
+    exec(&mut machine, &Program::argv(["true"])).await;
+    let mut round_trips = Vec::new();
+    let mut in_guest = Vec::new();
+    // Interleaved, so that a busy moment of the host falls on both.
+    for _ in 0..5 {
+        let begun = Instant::now();
+        for _ in 0..count {
+            exec(&mut machine, &Program::argv(["/bin/true"])).await;
+        }
+        round_trips.push(begun.elapsed().as_secs_f64() * 1000.0 / count as f64);
+        let empty = timed(&mut machine, "true").await;
+        let looped = timed(&mut machine, &loops).await;
+        in_guest.push((looped - empty) / count as f64);
+    }
+    row("exec of `true`, round trip", &mut round_trips);
+    row(
+        "fork and exec of `true` by the guest's shell",
+        &mut in_guest,
+    );
+    machine.stop(false).await.unwrap();
+}
+
+/// Output of a command against the same number of bytes over the bare link, and against a
+/// pipe between two processes inside the guest, which is what feeds the agent.
+async fn output(pyro: &Pyro, megabytes: usize) {
+    let blocks = megabytes * 1_000_000 / 65_536;
+    let bytes = blocks * 65_536;
+    let writer = format!("dd if=/dev/zero bs=64k count={blocks} status=none");
+    for vcpu_count in [1, 2] {
+        let mut machine = started_with(pyro, vcpu_count).await;
+        let socket = machine.ready().unwrap().agent_socket.clone();
+        let mut bare = Vec::new();
+        let mut command = Vec::new();
+        let mut pipe = Vec::new();
+        let rate = |begun: Instant| bytes as f64 / 1e6 / begun.elapsed().as_secs_f64();
+        for _ in 0..5 {
+            let begun = Instant::now();
+            assert_eq!(ping(&socket, bytes), bytes);
+            bare.push(rate(begun));
+            let begun = Instant::now();
+            assert_eq!(
+                exec(&mut machine, &Program::shell(writer.as_str())).await,
+                bytes
+            );
+            command.push(rate(begun));
+            let begun = Instant::now();
+            let reader = "dd of=/dev/null bs=64k status=none";
+            exec(
+                &mut machine,
+                &Program::shell(format!("{writer} | {reader}")),
+            )
+            .await;
+            pipe.push(rate(begun));
+        }
+        println!("{vcpu_count} virtual processors, MB/s:");
+        row("bare link", &mut bare);
+        row("output of a command", &mut command);
+        row("a pipe inside the guest", &mut pipe);
+        machine.stop(false).await.unwrap();
+    }
+}
+
+/// Disk and memory of one idle machine.
+async fn footprint(pyro: &Pyro) {
+    let mut machine = started(pyro).await;
+    exec(&mut machine, &Program::argv(["git", "--version"])).await;
+    let directory = pyro.settings().home.machines().join(machine.id());
+    let blocks: u64 = std::fs::read_dir(&directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap().blocks() * 512)
+        .sum();
+    println!("disk of a run, KiB: {}", blocks / 1024);
+    let journal = std::fs::read_to_string(directory.join("machine.json")).unwrap();
+    let journal: serde_json::Value = serde_json::from_str(&journal).unwrap();
+    for (name, pid) in [
+        ("supervisor", &journal["supervisor_pid"]),
+        ("VMM", &journal["vmm"]["pid"]),
+    ] {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+        for field in ["Rss:", "Pss:", "Private_Dirty:"] {
+            let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+            println!("memory of the {name}, {line}");
+        }
+    }
+    machine.stop(false).await.unwrap();
+}
+
+async fn started(pyro: &Pyro) -> Machine {
+    started_with(pyro, 1).await
+}
+
+async fn started_with(pyro: &Pyro, vcpu_count: u8) -> Machine {
+    let options = MachineOptions {
+        vcpu_count,
+        ..MachineOptions::default()
+    };
+    let mut machine = pyro
+        .order_machine(ENVIRONMENT, &options, &pyro::progress::ignore())
+        .await
+        .unwrap();
+    machine.wait_ready(|_| {}).await.unwrap();
+    machine
+}
+
+/// Runs a command to its end and counts what it wrote to standard output.
+async fn exec(machine: &mut Machine, program: &Program) -> usize {
+    let mut options = ExecOptions::new(program.clone());
+    options.timeout = Duration::from_mins(10);
+    let mut running = machine.exec(&options).await.unwrap();
+    let mut count = 0;
+    loop {
+        match running.next().await.unwrap() {
+            ExecOutput::Stdout(bytes) => count += bytes.len(),
+            ExecOutput::Stderr(bytes) => panic!("{}", String::from_utf8_lossy(&bytes)),
+            ExecOutput::End(end) => {
+                assert_eq!(end.exit_code, 0);
+                return count;
+            }
+        }
+    }
+}
+
+async fn timed(machine: &mut Machine, line: &str) -> f64 {
+    let begun = Instant::now();
+    exec(machine, &Program::argv(["/bin/sh", "-c", line])).await;
+    begun.elapsed().as_secs_f64() * 1000.0
+}
+
+/// Asks the agent for `bytes` zeros over one stream and counts what comes.
+fn ping(socket: &Path, bytes: usize) -> usize {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    let request = format!("CONNECT 5005\n{{\"action\": \"ping\", \"reply_bytes\": {bytes}}}\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut chunk = vec![0; 256 * 1024];
+    let mut lines = 2;
+    let mut count = 0;
+    loop {
+        let read = stream.read(&mut chunk).unwrap();
+        if read == 0 {
+            return count;
+        }
+        let mut body = &chunk[..read];
+        while lines > 0
+            && let Some(end) = body.iter().position(|byte| *byte == b'\n')
+        {
+            body = &body[end + 1..];
+            lines -= 1;
+        }
+        count += if lines == 0 { body.len() } else { 0 };
+    }
+}
+
+fn row(name: &str, samples: &mut [f64]) {
+    samples.sort_by(f64::total_cmp);
+    let at = |percent: usize| samples[((samples.len() - 1) * percent + 50) / 100];
+    println!(
+        "| {name} | {:.1} | {:.1} | {:.1} | {:.1} | {} |",
+        at(0),
+        at(50),
+        at(95),
+        at(100),
+        samples.len()
+    );
+}
+
+fn settings(program: &Path) -> Settings {
+    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let home = variable("HOME").unwrap();
+    let cache = variable("PYRO_CACHE_DIR").unwrap_or_else(|| home.join(".cache/pyro"));
+    let state = variable("PYRO_STATE_DIR").unwrap_or_else(|| home.join(".local/state/pyro"));
+    let runtime = variable("PYRO_RUNTIME_DIR").unwrap_or_else(|| state.join("run"));
+    Settings {
+        home: Home::new(cache, state, runtime),
+        program: program.canonicalize().unwrap(),
+        search_path: std::env::var("PATH").unwrap(),
+        qemu: None,
+        kernel: None,
+        engine: EngineChoice::Auto,
+    }
+}

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 pub struct Pyro {
     command: Command,
     stdin: Vec<u8>,
+    hold_stdin: bool,
     deadline: Duration,
 }
 
@@ -28,6 +29,7 @@ impl Pyro {
         Self {
             command,
             stdin: Vec::new(),
+            hold_stdin: false,
             deadline: DEADLINE,
         }
     }
@@ -47,6 +49,12 @@ impl Pyro {
     /// Gives standard input; it is empty otherwise.
     pub fn stdin(&mut self, bytes: impl Into<Vec<u8>>) -> &mut Self {
         self.stdin = bytes.into();
+        self
+    }
+
+    /// Leaves standard input open for [`Running::send`].
+    pub fn hold_stdin(&mut self) -> &mut Self {
+        self.hold_stdin = true;
         self
     }
 
@@ -71,16 +79,20 @@ impl Pyro {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
-        let mut stdin = child.stdin.take().expect("stdin is piped");
-        let input = std::mem::take(&mut self.stdin);
-        std::thread::spawn(move || {
-            // A program that does not read its input is right if it says so elsewhere.
-            let _ = stdin.write_all(&input);
-        });
+        let mut stdin = child.stdin.take();
+        if !self.hold_stdin {
+            let input = std::mem::take(&mut self.stdin);
+            let mut stdin = stdin.take().expect("stdin is piped");
+            std::thread::spawn(move || {
+                // A program that does not read its input is right if it says so elsewhere.
+                let _ = stdin.write_all(&input);
+            });
+        }
         let stdout = drain(child.stdout.take().expect("stdout is piped"));
         let stderr = drain(child.stderr.take().expect("stderr is piped"));
         Running {
             child,
+            stdin,
             stdout,
             stderr,
             begun,
@@ -94,6 +106,7 @@ impl Pyro {
 #[derive(Debug)]
 pub struct Running {
     child: Child,
+    stdin: Option<ChildStdin>,
     stdout: mpsc::Receiver<Vec<u8>>,
     stderr: mpsc::Receiver<Vec<u8>>,
     begun: Instant,
@@ -127,6 +140,12 @@ impl Running {
         self.stdout
             .recv_timeout(self.deadline)
             .expect("output comes before the deadline")
+    }
+
+    /// Sends bytes to a standard input that was held open.
+    pub fn send(&mut self, bytes: &[u8]) {
+        let stdin = self.stdin.as_mut().expect("stdin was held open");
+        stdin.write_all(bytes).expect("the program reads its input");
     }
 
     /// Sends a signal, by the name that `kill` knows.

@@ -23,7 +23,7 @@ fn a_good_host_passes_and_says_why_each_engine_was_taken_or_not() {
     let tcg = &engines[1];
     assert_eq!(
         (&tcg["engine"], &tcg["usable"]),
-        (&"qemu_tcg".into(), &true.into())
+        (&"qemu-tcg".into(), &true.into())
     );
     for field in [
         "programs",

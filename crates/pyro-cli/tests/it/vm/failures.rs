@@ -181,14 +181,15 @@ fn a_corrupt_image_ends_in_the_agents_own_words() {
 #[test]
 fn a_guest_that_panics_is_told_within_two_seconds() {
     let world = world();
+    // The panic waits for a word: output that is on its way would go down with the guest.
+    let command = "echo up; read word; echo c > /proc/sysrq-trigger; sleep 100";
     let mut running = world
-        .run(
-            &["--shell"],
-            &["echo up; echo c > /proc/sysrq-trigger; sleep 100"],
-        )
+        .run(&["-i", "--shell"], &[command])
+        .hold_stdin()
         .start();
     assert_eq!(running.wait_for_stdout(), b"up\n");
     let begun = std::time::Instant::now();
+    running.send(b"now\n");
     let finished = running.finish();
     assert!(
         begun.elapsed() < Duration::from_secs(2),

@@ -11,6 +11,7 @@ mod legacy;
 mod output;
 mod payload;
 mod sdk;
+mod shapes;
 
 use pyro_testing::World;
 

@@ -1,8 +1,7 @@
 //! Writing the entries of a layer beneath a root.
 //!
-//! Every path is resolved by the kernel inside the root's own handle (`RESOLVE_IN_ROOT`), so
-//! that no `..`, absolute name or symlink leads out of it. The last component is never
-//! followed: what stands there is replaced.
+//! Paths are resolved by [`crate::beneath`]. The last component is never followed: what stands
+//! there is replaced.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -11,9 +10,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use crate::beneath::{self, LeadsOut, Relative, Root};
 use pyro_protocol::code::ErrorCode;
 use rustix::fs::{
-    AtFlags, Dev, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
+    AtFlags, Dev, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags,
 };
 use rustix::io::Errno;
 
@@ -40,8 +40,10 @@ pub(super) struct Owner {
 /// Why an entry could not be written.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SinkError {
-    #[error("the name leads out of the root")]
-    BadName,
+    #[error(transparent)]
+    BadName(#[from] LeadsOut),
+    #[error("opening its directory: {errno}")]
+    Directory { errno: Errno },
     #[error("{what}: {errno}")]
     System { what: &'static str, errno: Errno },
     #[error("copying its bytes: {source}")]
@@ -54,9 +56,11 @@ pub(super) enum SinkError {
 impl SinkError {
     pub(super) fn code(&self) -> ErrorCode {
         match self {
-            Self::BadName => ErrorCode::InvalidArgument,
-            Self::System { errno, .. } if *errno == Errno::NOSPC => ErrorCode::NoSpace,
-            Self::System { .. } => ErrorCode::GuestError,
+            Self::BadName(_) => ErrorCode::InvalidArgument,
+            Self::System { errno, .. } | Self::Directory { errno } if *errno == Errno::NOSPC => {
+                ErrorCode::NoSpace
+            }
+            Self::System { .. } | Self::Directory { .. } => ErrorCode::GuestError,
             Self::Copy { source } if source.kind() == io::ErrorKind::StorageFull => {
                 ErrorCode::NoSpace
             }
@@ -65,12 +69,18 @@ impl SinkError {
     }
 }
 
-/// A root to write beneath.
-pub(super) struct Sink {
-    root: OwnedFd,
+impl From<Errno> for SinkError {
+    /// What [`Root`] meets on the way to a directory.
+    fn from(errno: Errno) -> Self {
+        Self::Directory { errno }
+    }
 }
 
-const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
+/// A root to write beneath.
+pub(super) struct Sink {
+    root: Root,
+}
+
 const FRESH_FILE: OFlags = OFlags::WRONLY
     .union(OFlags::CREATE)
     .union(OFlags::EXCL)
@@ -78,8 +88,7 @@ const FRESH_FILE: OFlags = OFlags::WRONLY
 
 impl Sink {
     pub(super) fn open(root: &str) -> Result<Self, SinkError> {
-        let root =
-            rustix::fs::open(root, DIRECTORY, Mode::empty()).map_err(system("opening the root"))?;
+        let root = Root::open(Path::new(root)).map_err(system("opening the root"))?;
         Ok(Self { root })
     }
 
@@ -93,9 +102,10 @@ impl Sink {
         modified: Timespec,
         xattrs: &[(String, Vec<u8>)],
     ) -> Result<(), SinkError> {
-        let Some((parents, name)) = split(path)? else {
+        let path = Relative::parse(path)?;
+        let Some((parents, name)) = path.split() else {
             // The root's own entry: only its owner and mode matter.
-            return set_owner(&self.root, owner);
+            return set_owner(self.root.directory(), owner);
         };
         let parent = self.directory(&parents)?;
         match node {
@@ -125,7 +135,8 @@ impl Sink {
                 finish_special(&parent, name, owner, modified, false)
             }
             Node::HardLink(target) => {
-                let (target_parents, target_name) = split(target)?.ok_or(SinkError::BadName)?;
+                let target = Relative::parse(target)?;
+                let (target_parents, target_name) = target.split().ok_or(LeadsOut)?;
                 let target_parent = self.directory(&target_parents)?;
                 remove(&parent, name)?;
                 rustix::fs::linkat(&target_parent, target_name, &parent, name, AtFlags::empty())
@@ -157,8 +168,9 @@ impl Sink {
         path: &[u8],
         modified: Timespec,
     ) -> Result<(), SinkError> {
-        let Some((parents, name)) = split(path)? else {
-            return rustix::fs::futimens(&self.root, &times(modified))
+        let path = Relative::parse(path)?;
+        let Some((parents, name)) = path.split() else {
+            return rustix::fs::futimens(self.root.directory(), &times(modified))
                 .map_err(system("setting its time"));
         };
         let parent = self.directory(&parents)?;
@@ -169,70 +181,22 @@ impl Sink {
         }
     }
 
-    /// Opens the directory at `parts`, making what is missing.
-    fn directory(&self, parts: &[&OsStr]) -> Result<OwnedFd, SinkError> {
-        let path: std::path::PathBuf = parts.iter().collect();
-        let path = if parts.is_empty() {
-            Path::new(".")
-        } else {
-            &path
-        };
-        match self.resolve(path) {
-            Ok(found) => return Ok(found),
-            Err(Errno::NOENT) => {}
-            Err(errno) => return Err(system("opening its directory")(errno)),
-        }
-        let mut current = self
-            .resolve(Path::new("."))
-            .map_err(system("opening the root"))?;
-        for depth in 1..=parts.len() {
-            let so_far: std::path::PathBuf = parts[..depth].iter().collect();
-            current = match self.resolve(&so_far) {
-                Ok(found) => found,
-                Err(Errno::NOENT) => make_directory(&current, parts[depth - 1])?,
-                Err(errno) => return Err(system("opening its directory")(errno)),
-            };
-        }
-        Ok(current)
+    /// Opens the directory at `path`, making what is missing.
+    fn directory(&self, path: &Relative) -> Result<OwnedFd, SinkError> {
+        self.root.open_or_make_directory(path, make_directory)
     }
-
-    fn resolve(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
-        let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        rustix::fs::openat2(&self.root, path, DIRECTORY, Mode::empty(), inside)
-    }
-}
-
-/// Splits an archive name into its directories and its last part; `None` is the root.
-fn split(path: &[u8]) -> Result<Option<(Vec<&OsStr>, &OsStr)>, SinkError> {
-    let mut parts = Vec::new();
-    for part in path.split(|byte| *byte == b'/') {
-        match part {
-            b"" | b"." => {}
-            b".." => return Err(SinkError::BadName),
-            _ if part.contains(&0) => return Err(SinkError::BadName),
-            _ => parts.push(OsStr::from_bytes(part)),
-        }
-    }
-    Ok(parts.pop().map(|name| (parts, name)))
 }
 
 fn make_directory(parent: &OwnedFd, name: &OsStr) -> Result<OwnedFd, SinkError> {
-    match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(errno) => return Err(system("making the directory")(errno)),
-    }
-    match rustix::fs::openat(parent, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) {
-        Ok(found) => Ok(found),
+    match beneath::make_directory(parent, name) {
         // Something else stands there: it gives way, as in any later entry of a layer.
         Err(Errno::NOTDIR | Errno::LOOP) => {
             remove(parent, name)?;
-            rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755))
-                .map_err(system("making the directory"))?;
-            rustix::fs::openat(parent, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())
-                .map_err(system("opening the directory"))
+            beneath::make_directory(parent, name)
         }
-        Err(errno) => Err(system("opening the directory")(errno)),
+        made => made,
     }
+    .map_err(system("making the directory"))
 }
 
 fn remove(parent: &OwnedFd, name: &OsStr) -> Result<(), SinkError> {

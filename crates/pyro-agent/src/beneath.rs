@@ -1,0 +1,194 @@
+//! Paths beneath a root.
+//!
+//! Every name that a peer or an archive gives is resolved by the kernel inside the root's own
+//! handle (`RESOLVE_IN_ROOT`), so that no `..`, absolute name or symlink leads out of it, and
+//! no race between a check and its use can. The one way by which extractors and file actions
+//! reach a file.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+/// How directories are opened.
+pub(crate) const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
+
+/// Mode of a directory that is made because something below it was asked for.
+const PARENT_MODE: Mode = Mode::from_raw_mode(0o755);
+
+/// A path below a root: no `..`, no NUL, nothing empty. The root itself has no parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Relative {
+    parts: Vec<OsString>,
+}
+
+/// A name that cannot lie beneath a root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the name leads out of the root")]
+pub(crate) struct LeadsOut;
+
+impl Relative {
+    /// Reads `path` as lying below the root, whether it begins with `/` or not.
+    pub(crate) fn parse(path: &[u8]) -> Result<Self, LeadsOut> {
+        let mut parts = Vec::new();
+        for part in path.split(|byte| *byte == b'/') {
+            match part {
+                b"" | b"." => {}
+                b".." => return Err(LeadsOut),
+                _ if part.contains(&0) => return Err(LeadsOut),
+                _ => parts.push(OsString::from_vec(part.to_vec())),
+            }
+        }
+        Ok(Self { parts })
+    }
+
+    /// The path of its directory, and its last part; `None` for the root itself.
+    pub(crate) fn split(&self) -> Option<(Self, &OsStr)> {
+        let (name, parents) = self.parts.split_last()?;
+        Some((
+            Self {
+                parts: parents.to_vec(),
+            },
+            name,
+        ))
+    }
+
+    /// The path for the kernel, which takes no empty one.
+    fn as_path(&self) -> PathBuf {
+        if self.parts.is_empty() {
+            PathBuf::from(".")
+        } else {
+            self.parts.iter().collect()
+        }
+    }
+}
+
+/// A directory beneath which paths are resolved.
+#[derive(Debug)]
+pub(crate) struct Root {
+    directory: OwnedFd,
+}
+
+impl Root {
+    /// Opens `path`, which is ours and not a peer's.
+    pub(crate) fn open(path: &Path) -> rustix::io::Result<Self> {
+        let directory = rustix::fs::open(path, DIRECTORY, Mode::empty())?;
+        Ok(Self { directory })
+    }
+
+    /// The root itself.
+    pub(crate) fn directory(&self) -> &OwnedFd {
+        &self.directory
+    }
+
+    /// Opens what `path` names. Symlinks on the way are followed inside the root; the last one
+    /// too, unless `flags` say `NOFOLLOW`.
+    pub(crate) fn open_at(
+        &self,
+        path: &Relative,
+        flags: OFlags,
+        mode: Mode,
+    ) -> rustix::io::Result<OwnedFd> {
+        let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        rustix::fs::openat2(
+            &self.directory,
+            path.as_path(),
+            flags | OFlags::CLOEXEC,
+            mode,
+            inside,
+        )
+    }
+
+    /// Opens the directory `path`.
+    pub(crate) fn open_directory(&self, path: &Relative) -> rustix::io::Result<OwnedFd> {
+        self.open_at(path, DIRECTORY, Mode::empty())
+    }
+
+    /// Opens the directory `path`, making what is missing of it with `make`, which is handed
+    /// the directory to make it in and its name.
+    pub(crate) fn open_or_make_directory<E: From<Errno>>(
+        &self,
+        path: &Relative,
+        make: impl Fn(&OwnedFd, &OsStr) -> Result<OwnedFd, E>,
+    ) -> Result<OwnedFd, E> {
+        match self.open_directory(path) {
+            Ok(found) => return Ok(found),
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let mut current = self.open_directory(&Relative { parts: Vec::new() })?;
+        for depth in 1..=path.parts.len() {
+            let so_far = Relative {
+                parts: path.parts[..depth].to_vec(),
+            };
+            current = match self.open_directory(&so_far) {
+                Ok(found) => found,
+                Err(Errno::NOENT) => make(&current, &path.parts[depth - 1])?,
+                Err(errno) => return Err(errno.into()),
+            };
+        }
+        Ok(current)
+    }
+}
+
+/// Makes the directory `name` in `parent`, or takes the one that is there, and opens it.
+pub(crate) fn make_directory(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
+    match rustix::fs::mkdirat(parent, name, PARENT_MODE) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(errno),
+    }
+    rustix::fs::openat(parent, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStrExt;
+
+    fn parse(path: &str) -> Result<Vec<String>, LeadsOut> {
+        let relative = Relative::parse(path.as_bytes())?;
+        Ok(relative
+            .parts
+            .into_iter()
+            .map(|part| part.into_string().unwrap())
+            .collect())
+    }
+
+    #[test]
+    fn names_are_read_below_the_root() {
+        assert_eq!(parse("/a//./b/").unwrap(), ["a", "b"]);
+        assert_eq!(parse(".").unwrap(), Vec::<String>::new());
+        for out in ["..", "a/../b", "/..", "a\0b"] {
+            assert_eq!(parse(out), Err(LeadsOut), "{out:?}");
+        }
+        let name = Relative::parse(b"a/\xff").unwrap();
+        assert_eq!(name.split().unwrap().1, OsStr::from_bytes(b"\xff"));
+    }
+
+    #[test]
+    fn no_link_leads_out() {
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::write(outside.path().join("secret"), "x").unwrap();
+        let inside = tempfile::tempdir().unwrap();
+        std::fs::create_dir(inside.path().join("dir")).unwrap();
+        std::os::unix::fs::symlink(outside.path(), inside.path().join("absolute")).unwrap();
+        std::os::unix::fs::symlink("../../../../../../..", inside.path().join("up")).unwrap();
+        std::os::unix::fs::symlink("/dir", inside.path().join("within")).unwrap();
+        let root = Root::open(inside.path()).unwrap();
+        let open = |path: &[u8]| {
+            root.open_at(
+                &Relative::parse(path).unwrap(),
+                OFlags::RDONLY,
+                Mode::empty(),
+            )
+        };
+        open(b"within").unwrap();
+        assert_eq!(open(b"absolute/secret").unwrap_err(), Errno::NOENT);
+        // However far up, it is the root.
+        open(b"up/dir").unwrap();
+        assert_eq!(open(b"up/etc").unwrap_err(), Errno::NOENT);
+    }
+}

@@ -126,6 +126,22 @@ impl ErrorReply {
     }
 }
 
+/// An error with its sources on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let told = inner.to_string();
+        // A transparent error repeats its source's text.
+        if !text.ends_with(&told) {
+            text.push_str(": ");
+            text.push_str(&told);
+        }
+        source = inner.source();
+    }
+    text
+}
+
 fn unclassified() -> ErrorCode {
     ErrorCode::GuestError
 }

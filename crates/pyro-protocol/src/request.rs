@@ -31,7 +31,7 @@ pub enum Request {
 }
 
 /// The actions of this generation, as `hello` lists them.
-pub const ACTIONS: [&str; 6] = [
+pub const ACTIONS: &[&str] = &[
     "hello",
     "ping",
     "exec",

@@ -71,7 +71,7 @@ fn the_agents_messages() {
                 version: "0".into(),
                 build_id: "0".into(),
                 kernel: "6.1".into(),
-                actions: ACTIONS.map(String::from).to_vec(),
+                actions: ACTIONS.iter().map(ToString::to_string).collect(),
                 boot,
             },
         ),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use pyro_image::{CatalogError, DiskError, HostError, KernelError, RecipeError, StoreError};
+pub use pyro_protocol::code::chain;
 use pyro_protocol::code::{ErrorCode, ErrorReply};
 use pyro_protocol::supervise::Failure;
 use serde_json::{Value, json};
@@ -176,22 +177,6 @@ impl Error {
             reason: error.to_string(),
         }
     }
-}
-
-/// An error with its sources on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let told = inner.to_string();
-        // A transparent error repeats its source's text.
-        if !text.ends_with(&told) {
-            text.push_str(": ");
-            text.push_str(&told);
-        }
-        source = inner.source();
-    }
-    text
 }
 
 fn store_code(error: &StoreError) -> ErrorCode {

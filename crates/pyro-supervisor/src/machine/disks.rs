@@ -3,10 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
+use pyro_protocol::code::chain;
 use pyro_protocol::supervise::{Failure, FailureCause, MachineOrder, Role};
 use pyro_vm::disk::{BlankDisk, DiskError, Journal, Mke2fs, clone_sparse};
 
-use super::fault::{chain, unwritable, with_hint};
+use super::fault::{unwritable, with_hint};
 use crate::diagnosis::failure;
 use crate::journal::make_private_dir;
 

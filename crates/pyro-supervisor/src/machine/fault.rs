@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use pyro_protocol::code::ErrorCode;
+use pyro_protocol::code::{ErrorCode, chain};
 use pyro_protocol::supervise::{Failure, FailureCause};
 use pyro_vm::StartError;
 
@@ -60,16 +60,4 @@ pub(super) fn with_hint(failure: Box<Failure>, hint: Option<String>) -> Box<Fail
         }),
         None => failure,
     }
-}
-
-/// An error with its sources on one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        source = inner.source();
-    }
-    text
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pyro_link::Opener;
+use pyro_protocol::code::chain;
 use pyro_protocol::supervise::{
     AGENT_SOCKET, CONSOLE_FILE, CONTROL_SOCKET, EndReason, EngineChoice, Failure, FailureCause,
     Journal, MachineOrder, Ready, VMM_LOG_FILE, VmmIdentity,
@@ -17,7 +18,7 @@ use pyro_vm::{Accelerator, MachineId, Qemu, StartOptions};
 use tokio::net::UnixListener;
 use tokio::time::{Instant, timeout};
 
-use super::fault::{chain, start_failure, unwritable, with_hint};
+use super::fault::{start_failure, unwritable, with_hint};
 use super::session::{Booted, connect};
 use super::vmm::{GaveUp, Vmm};
 use super::{Ending, disks, spec, unix_nanos};

@@ -74,7 +74,7 @@ checks! {
     fn the_readme_shows_the_tables_of_the_code = Tree(agreement::readme_shows_the_code);
     fn crates_depend_in_one_direction = Text(manifest::depends_in_one_direction);
     fn versions_are_in_one_place = Text(manifest::inherits_every_version);
-    fn no_path_of_a_workplace_is_named = Text(places::names_no_workplace);
+    fn no_path_of_a_home_is_named = Text(places::names_no_home);
     fn only_the_image_crate_names_download_hosts = Text(places::names_no_download_host);
     fn every_invariant_has_its_test = Tree(invariants::have_tests);
 }

@@ -110,7 +110,13 @@ fn steps(deny: &str, nextest: &str, network: Network) -> Vec<Step> {
             environment: &[("RUSTDOCFLAGS", "-D warnings")],
             ..Step::new(
                 "documentation",
-                &["cargo", "doc", "--workspace", "--no-deps"],
+                &[
+                    "cargo",
+                    "doc",
+                    "--workspace",
+                    "--no-deps",
+                    "--document-private-items",
+                ],
             )
         },
     ];
@@ -226,7 +232,7 @@ mod tests {
                 "/opt/cargo-nextest nextest run --workspace",
                 "cargo test --doc --workspace",
                 "/opt/cargo-deny check licenses bans sources",
-                "RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps",
+                "RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items",
             ]
         );
         assert_eq!(quoted("it's"), r"'it'\''s'");

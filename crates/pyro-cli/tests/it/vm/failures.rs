@@ -307,7 +307,7 @@ fn a_full_host_disk_is_named_before_the_boot() {
     if !is_root() {
         return;
     }
-    let error = run_on_a_small_disk(&world(), "512k", "true");
+    let error = run_on_a_small_disk(&world(), "96k", "true");
     assert_eq!(error["code"], "no_space", "{error}");
     assert_eq!(error["details"]["cause"], "disk", "{error}");
     assert!(error["hint"].as_str().unwrap().contains("room"), "{error}");

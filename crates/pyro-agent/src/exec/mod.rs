@@ -1,7 +1,7 @@
 //! Running commands.
 //!
 //! Owns a command from its start to its last byte: process group, cgroup, time limit, kill
-//! of the whole tree, reaping. [`drive`] is the one loop that watches a command; a collected
+//! of the whole tree, reaping. `drive` is the one loop that watches a command; a collected
 //! reply and a streamed one differ only in where its output goes.
 
 mod cgroup;

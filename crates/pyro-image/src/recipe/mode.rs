@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn subordinates_are_found_by_name_and_number() {
-        let passwd = "root:x:0:0::/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n";
+        let passwd = "root:x:0:0::/root:/bin/sh\nann:x:1000:1000::/srv/ann:/bin/sh\n";
         assert_eq!(user_name(passwd, 1000).as_deref(), Some("ann"));
         assert_eq!(user_name(passwd, 1001), None);
         let text = "ann:100000:65536\n1002:165536:65536\nbob:1:10\n";

@@ -8,11 +8,16 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::code::ErrorReply;
-use crate::limits::{MAX_ARGS, MAX_ENV, MAX_ENV_NAME, MAX_PATH, MAX_TIMEOUT_MS};
+use crate::limits::{
+    MAX_ARGS, MAX_ENV, MAX_ENV_NAME, MAX_PATH, MAX_TIMEOUT_MS, MAX_TOKEN, MAX_USER,
+};
 use crate::request::invalid;
 
 /// Time limit of a command that names none.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// File mode creation mask of a command that names none.
+pub const DEFAULT_UMASK: u32 = 0o022;
 
 /// Exit code that stands for a passed time limit.
 pub const EXIT_TIMEOUT: i32 = 124;
@@ -53,9 +58,27 @@ pub struct ExecRequest {
     /// Answer with frames instead of one object.
     #[serde(default)]
     pub stream: bool,
-    /// Standard input comes as frames; otherwise it is closed. Needs `stream`.
+    /// Standard input comes as frames, or by `job_write`; otherwise it is closed. Needs
+    /// `stream` or `detach`.
     #[serde(default)]
     pub stdin: bool,
+    /// Start a job and answer its status at once. Excludes `stream`; has no time limit unless
+    /// one is given.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub detach: bool,
+    /// User of the guest to run as: a name or number, and behind a colon a group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// File mode creation mask, octal; `022` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub umask: Option<String>,
+    /// Resource limits, soft and hard alike, by the names of [`Rlimit`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rlimits: Option<BTreeMap<Rlimit, u64>>,
+    /// Names this exec: the same token never runs a command twice. With `detach` the job of
+    /// the first time is answered again, otherwise the second time is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
 }
 
 /// What to run.
@@ -77,6 +100,11 @@ pub enum ReplyForm {
         /// Whether standard input comes as frames.
         stdin: bool,
     },
+    /// A job's status, at once.
+    Detached {
+        /// Whether standard input comes by `job_write`.
+        stdin: bool,
+    },
 }
 
 /// A checked exec.
@@ -92,6 +120,48 @@ pub struct Exec {
     pub timeout: Duration,
     /// How the outcome is told.
     pub reply: ReplyForm,
+    /// What names this exec, so that it never runs twice.
+    pub token: Option<String>,
+    /// User of the guest to run as; the agent's own, which is root, if absent.
+    pub user: Option<String>,
+    /// File mode creation mask, at most 0o777.
+    pub umask: u32,
+    /// Resource limits.
+    pub rlimits: BTreeMap<Rlimit, u64>,
+}
+
+/// A resource of a process that can be limited, by the names of `getrlimit(2)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rlimit {
+    /// Address space, bytes.
+    As,
+    /// Core file, bytes.
+    Core,
+    /// Processor time, seconds.
+    Cpu,
+    /// Data segment, bytes.
+    Data,
+    /// A file that is written, bytes.
+    Fsize,
+    /// Locked memory, bytes.
+    Memlock,
+    /// Open descriptors.
+    Nofile,
+    /// Processes of the user.
+    Nproc,
+    /// Stack, bytes.
+    Stack,
+}
+
+impl Exec {
+    /// Whether standard input is fed.
+    pub fn stdin(&self) -> bool {
+        match self.reply {
+            ReplyForm::Collected => false,
+            ReplyForm::Frames { stdin } | ReplyForm::Detached { stdin } => stdin,
+        }
+    }
 }
 
 impl ExecRequest {
@@ -149,17 +219,41 @@ impl ExecRequest {
         if !cwd.starts_with('/') || cwd.len() > MAX_PATH || cwd.contains('\0') {
             return Err(invalid("`cwd` must be an absolute path"));
         }
-        let reply = match (self.stream, self.stdin) {
-            (true, stdin) => ReplyForm::Frames { stdin },
-            (false, false) => ReplyForm::Collected,
-            (false, true) => return Err(invalid("`stdin` needs `stream`")),
+        let reply = match (self.stream, self.detach, self.stdin) {
+            (true, true, _) => return Err(invalid("`stream` and `detach` exclude each other")),
+            (true, false, stdin) => ReplyForm::Frames { stdin },
+            (false, true, stdin) => ReplyForm::Detached { stdin },
+            (false, false, false) => ReplyForm::Collected,
+            (false, false, true) => return Err(invalid("`stdin` needs `stream` or `detach`")),
         };
+        if let Some(token) = &self.token
+            && (token.is_empty() || token.len() > MAX_TOKEN)
+        {
+            return Err(invalid(format!("`token` must have 1 to {MAX_TOKEN} bytes")));
+        }
+        let umask = match self.umask.as_deref() {
+            None => DEFAULT_UMASK,
+            Some(octal) => u32::from_str_radix(octal, 8)
+                .ok()
+                .filter(|mask| *mask <= 0o777)
+                .ok_or_else(|| invalid("`umask` must be octal and at most 777"))?,
+        };
+        if let Some(user) = &self.user
+            && (user.is_empty() || user.len() > MAX_USER)
+        {
+            return Err(invalid(format!("`user` must have 1 to {MAX_USER} bytes")));
+        }
+        let longest = self.detach.then_some(MAX_TIMEOUT_MS);
         Ok(Exec {
             program,
             env,
             cwd,
-            timeout: timeout(self.timeout_ms, self.timeout_seconds)?,
+            timeout: timeout(self.timeout_ms, self.timeout_seconds, longest)?,
             reply,
+            token: self.token,
+            user: self.user,
+            umask,
+            rlimits: self.rlimits.unwrap_or_default(),
         })
     }
 }
@@ -211,9 +305,24 @@ pub struct ExecEnd {
     /// The command ended while a process that it left behind kept an output open.
     #[serde(default)]
     pub output_left_open: bool,
+    /// What the command and its children used, where the guest can tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
     /// Why the command could not be run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorReply>,
+}
+
+/// What a command used, with everything it started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Processor time in user space, milliseconds.
+    pub user_ms: u64,
+    /// Processor time in the kernel, milliseconds.
+    pub system_ms: u64,
+    /// Most memory at one time, bytes; absent where the kernel does not count it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory_bytes: Option<u64>,
 }
 
 /// The name of a signal number on Linux x86-64, without `SIG`, for the common ones.
@@ -278,12 +387,16 @@ fn check_env(env: &BTreeMap<String, String>) -> Result<(), ErrorReply> {
     Ok(())
 }
 
-fn timeout(ms: Option<u64>, seconds: Option<f64>) -> Result<Duration, ErrorReply> {
+fn timeout(
+    ms: Option<u64>,
+    seconds: Option<f64>,
+    default_ms: Option<u64>,
+) -> Result<Duration, ErrorReply> {
     let limit = match (ms, seconds) {
         (Some(ms), _) => Duration::from_millis(ms),
         (None, Some(seconds)) => Duration::try_from_secs_f64(seconds)
             .map_err(|_| invalid("`timeout_seconds` must be above zero"))?,
-        (None, None) => DEFAULT_TIMEOUT,
+        (None, None) => default_ms.map_or(DEFAULT_TIMEOUT, Duration::from_millis),
     };
     if limit.is_zero() || limit > Duration::from_millis(MAX_TIMEOUT_MS) {
         return Err(invalid(
@@ -339,6 +452,11 @@ mod tests {
             r#"{"command": "a", "timeout_seconds": -1}"#,
             r#"{"command": "a", "timeout_seconds": 1e300}"#,
             r#"{"command": "a", "stdin": true}"#,
+            r#"{"command": "a", "stream": true, "detach": true}"#,
+            r#"{"command": "a", "token": ""}"#,
+            r#"{"command": "a", "user": ""}"#,
+            r#"{"command": "a", "umask": "1777"}"#,
+            r#"{"command": "a", "umask": "8"}"#,
         ] {
             assert!(checked(json).is_err(), "{json}");
         }

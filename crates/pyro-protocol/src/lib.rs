@@ -12,9 +12,15 @@
 pub mod capture;
 pub mod code;
 pub mod exec;
+pub mod files;
 pub mod frame;
+pub mod guest;
+pub mod job;
 pub mod limits;
+pub mod redact;
 pub mod request;
+pub mod ring;
+pub mod shell;
 pub mod supervise;
 pub mod vsock;
 

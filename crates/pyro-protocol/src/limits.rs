@@ -44,3 +44,134 @@ pub const MAX_LAYERS: usize = 128;
 
 /// Longest timeout of a command: ten years, so that sums with it cannot overflow.
 pub const MAX_TIMEOUT_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
+
+/// Most bytes of a file that one line carries, either way: the original's bound.
+pub const MAX_FILE_INLINE: u64 = 1024 * 1024;
+
+/// Entries of one page of a listing that names no number.
+pub const DEFAULT_PAGE: usize = 200;
+
+/// Most entries of one page of a listing.
+pub const MAX_PAGE: usize = 1000;
+
+/// Bytes of paths and link targets after which a page of a listing ends early.
+pub const MAX_PAGE_BYTES: usize = 1024 * 1024;
+
+/// Most entries of the original's listing, which knows no pages.
+pub const MAX_LEGACY_ENTRIES: usize = 50_000;
+
+/// Most bytes of paths and link targets in the original's listing.
+pub const MAX_LEGACY_BYTES: usize = 8 * 1024 * 1024;
+
+/// Deepest tree that is listed, searched, copied or removed: each level holds a handle.
+pub const MAX_TREE_DEPTH: usize = 200;
+
+/// Names of one directory that a walk holds at a time, so that its memory is bounded
+/// however large the directory is.
+pub const WALK_BATCH: usize = 4096;
+
+/// Most entries that one search looks at.
+pub const MAX_WALK_ENTRIES: u64 = 2_000_000;
+
+/// Most hard-linked files of one copied tree that stay linked; further ones are copied.
+pub const MAX_COPY_LINKS: usize = 16_384;
+
+/// File actions that work at the same time; more wait. Each holds a thread.
+pub const MAX_FILE_WORK: usize = 16;
+
+/// Most patterns in one list of a request.
+pub const MAX_GLOBS: usize = 100;
+
+/// Longest pattern, in bytes.
+pub const MAX_PATTERN: usize = 4096;
+
+/// Largest compiled form of a request's patterns, in bytes.
+pub const MAX_PATTERN_PROGRAM: usize = 2 * 1024 * 1024;
+
+/// Longest `.gitignore` or `.ignore` that is honoured, in bytes; the rest is left out.
+pub const MAX_IGNORE_FILE: u64 = 64 * 1024;
+
+/// Matching lines of a search that names no number.
+pub const DEFAULT_GREP_MATCHES: usize = 200;
+
+/// Most matching lines of one search.
+pub const MAX_GREP_MATCHES: usize = 10_000;
+
+/// Bytes told of each line of a search that names no number.
+pub const DEFAULT_GREP_LINE: usize = 512;
+
+/// Most bytes told of each line of a search.
+pub const MAX_GREP_LINE: usize = 16 * 1024;
+
+/// Most lines before and after each match of a search.
+pub const MAX_GREP_CONTEXT: usize = 20;
+
+/// Bytes of lines and paths after which a search ends.
+pub const MAX_GREP_BYTES: usize = 4 * 1024 * 1024;
+
+/// Longest line that a search reads; a file with a longer one is left out.
+pub const MAX_SEARCHED_LINE: usize = 1024 * 1024;
+
+/// Longest wait that a request about the machine itself may ask for: ten minutes.
+pub const MAX_MACHINE_WAIT_MS: u64 = 10 * 60 * 1000;
+
+/// Fewest bytes of a seed: one key of the kernel's generator.
+pub const MIN_SEED: usize = 32;
+
+/// Most bytes of a seed.
+pub const MAX_SEED: usize = 512;
+
+/// Longest host name, in bytes (the kernel's `HOST_NAME_MAX`).
+pub const MAX_HOSTNAME: usize = 64;
+
+/// Most shells that are open at once, those that ended included. One costs at most
+/// [`SHELL_OUTPUT`] + [`SHELL_INPUT`] + five times its secrets ([`MAX_REDACT_BYTES`]).
+pub const MAX_SHELLS: usize = 64;
+
+/// Longest name of a shell, in bytes.
+pub const MAX_SHELL_ID: usize = 64;
+
+/// Last bytes of a shell's output that are kept.
+pub const SHELL_OUTPUT: usize = 1024 * 1024;
+
+/// Bytes of input that may wait for a shell that does not read.
+pub const SHELL_INPUT: usize = 256 * 1024;
+
+/// Most characters in one reply with a shell's output: all that is kept.
+pub const MAX_SHELL_READ: usize = SHELL_OUTPUT;
+
+/// Longest wait for a shell: a caller that is gone must not leave it behind for ever.
+pub const MAX_SHELL_WAIT_MS: u64 = 10 * 60 * 1000;
+
+/// Longest pattern that a shell's output is waited for, in bytes.
+pub const MAX_SHELL_PATTERN: usize = 1024;
+
+/// Largest compiled form of that pattern, and of its cache, in bytes each.
+pub const SHELL_PATTERN_PROGRAM: usize = 512 * 1024;
+
+/// Most values that one stream of output hides.
+pub const MAX_REDACT_VALUES: usize = 256;
+
+/// Most bytes of those values in all: four of the largest secrets.
+pub const MAX_REDACT_BYTES: usize = 256 * 1024;
+
+/// Longest token of an exec, in bytes.
+pub const MAX_TOKEN: usize = 128;
+
+/// Tokens of execs without a job that are remembered; the oldest are forgotten first.
+pub const MAX_TOKENS: usize = 1024;
+
+/// Most jobs that are remembered, running or ended.
+pub const MAX_JOBS: usize = 256;
+
+/// Last bytes of each output that a job keeps.
+pub const JOB_RING_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Most bytes that one `job_read` answers.
+pub const MAX_JOB_READ: usize = 1024 * 1024;
+
+/// Longest wait of one request about a job, in milliseconds.
+pub const MAX_JOB_WAIT_MS: u64 = 10 * 60 * 1000;
+
+/// Longest name of a user with a group, in bytes.
+pub const MAX_USER: usize = 128;

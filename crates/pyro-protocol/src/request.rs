@@ -5,7 +5,14 @@ use serde_json::Value;
 
 use crate::code::{ErrorCode, ErrorReply};
 use crate::exec::{Exec, ExecRequest};
+use crate::files::{FILE_ACTIONS, FileRequest};
+use crate::guest::{
+    ConnectTcp, ConnectTcpRequest, Identity, IdentityRequest, PowerOff, PowerOffRequest, Quiesce,
+    QuiesceRequest, Revive, ReviveRequest, Seed, SeedRequest, Sync, SyncRequest,
+};
+use crate::job::JobRequest;
 use crate::limits::{MAX_LAYERS, MAX_PING_BYTES};
+use crate::shell::{self, ShellRequest};
 
 /// A request, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,8 +33,28 @@ pub enum Request {
     },
     /// Unpack image layers onto an empty disk (builder machines only).
     BuildRoot(BuildRoot),
-    /// Sync, unmount, power off. The reply comes before the power goes.
-    PowerOff,
+    /// Something about shells.
+    Shell(ShellRequest),
+    /// Look at files, or change them.
+    Files(Box<FileRequest>),
+    /// Something about jobs.
+    Job(JobRequest),
+    /// Connect the stream to a port of the guest.
+    ConnectTcp(ConnectTcp),
+    /// How is the machine doing?
+    Metrics,
+    /// Mix bytes of the host's into the entropy pool.
+    ReseedEntropy(Seed),
+    /// Renew the machine's names.
+    SetIdentity(Identity),
+    /// Write the root file system back.
+    Sync(Sync),
+    /// Come to rest before a snapshot.
+    Quiesce(Quiesce),
+    /// Take up work again after one.
+    Revive(Revive),
+    /// End every process, sync, power off. The reply comes before the power goes.
+    PowerOff(PowerOff),
 }
 
 /// The actions of this generation, as `hello` lists them.
@@ -35,9 +62,46 @@ pub const ACTIONS: &[&str] = &[
     "hello",
     "ping",
     "exec",
+    "job_list",
+    "job_read",
+    "job_wait",
+    "job_write",
+    "job_signal",
+    "job_end",
+    "job_remove",
+    "file_stat",
+    "file_list",
+    "file_read",
+    "file_write",
+    "file_mkdir",
+    "file_rename",
+    "file_remove",
+    "file_copy",
+    "file_glob",
+    "file_grep",
+    "list_workspace",
+    "read_workspace_file",
+    "write_workspace_file",
+    "delete_workspace_path",
     "set_clock",
     "build_root",
     "power_off",
+    "connect_tcp",
+    "metrics",
+    "reseed_entropy",
+    "set_identity",
+    "sync",
+    "quiesce",
+    "revive",
+    "open_shell",
+    "read_shell",
+    "write_shell",
+    "signal_shell",
+    "close_shell",
+    "resize_shell",
+    "list_shells",
+    "wait_shell",
+    "attach_shell",
 ];
 
 impl Request {
@@ -68,6 +132,12 @@ impl Request {
                 })
             }
             "exec" => Ok(Self::Exec(decode::<ExecRequest>(value)?.check()?)),
+            action if JobRequest::ACTIONS.contains(&action) => {
+                let action = action.to_owned();
+                JobRequest::parse(&action, value)
+                    .unwrap_or_else(|| Err(invalid("no action about jobs")))
+                    .map(Self::Job)
+            }
             "set_clock" => {
                 let clock: SetClockRequest = decode(value)?;
                 Ok(Self::SetClock {
@@ -83,7 +153,26 @@ impl Request {
                 }
                 Ok(Self::BuildRoot(build))
             }
-            "power_off" => Ok(Self::PowerOff),
+            "power_off" => Ok(Self::PowerOff(decode::<PowerOffRequest>(value)?.check()?)),
+            "connect_tcp" => Ok(Self::ConnectTcp(
+                decode::<ConnectTcpRequest>(value)?.check()?,
+            )),
+            "metrics" => Ok(Self::Metrics),
+            "reseed_entropy" => Ok(Self::ReseedEntropy(decode::<SeedRequest>(value)?.check()?)),
+            "set_identity" => Ok(Self::SetIdentity(
+                decode::<IdentityRequest>(value)?.check()?,
+            )),
+            "sync" => Ok(Self::Sync(decode::<SyncRequest>(value)?.check()?)),
+            "quiesce" => Ok(Self::Quiesce(decode::<QuiesceRequest>(value)?.check()?)),
+            "revive" => Ok(Self::Revive(decode::<ReviveRequest>(value)?.check()?)),
+            name if shell::ACTIONS.contains(&name) => {
+                let action = name.to_owned();
+                Ok(Self::Shell(ShellRequest::parse(&action, value)?))
+            }
+            file if FILE_ACTIONS.contains(&file) => {
+                let file = file.to_owned();
+                Ok(Self::Files(Box::new(FileRequest::parse(&file, value)?)))
+            }
             unknown => Err(ErrorReply::new(
                 ErrorCode::Unsupported,
                 format!("unknown action `{}`", shorten(unknown)),

@@ -60,6 +60,7 @@ fn the_agents_messages() {
                 timed_out: false,
                 duration_ms: 1,
                 output_left_open: false,
+                usage: None,
                 error: Some(error.clone()),
             },
         ),

@@ -9,14 +9,20 @@ pub fn since_boot_us() -> u64 {
         + u64::try_from(now.tv_nsec).unwrap_or(0) / 1000
 }
 
-/// Sets the wall clock to `unix_ns` nanoseconds since the epoch.
-pub fn set_wall_clock(unix_ns: u64) -> rustix::io::Result<()> {
+/// Sets the wall clock to `unix_ns` nanoseconds since the epoch. Returns the new time minus
+/// the old one, in nanoseconds.
+pub fn set_wall_clock(unix_ns: u64) -> rustix::io::Result<i64> {
     let nanos = unix_ns % 1_000_000_000;
+    let before = clock_gettime(ClockId::Realtime);
     clock_settime(
         ClockId::Realtime,
         Timespec {
             tv_sec: i64::try_from(unix_ns / 1_000_000_000).expect("2^64 ns are fewer than 2^63 s"),
             tv_nsec: i64::try_from(nanos).expect("below a thousand million"),
         },
-    )
+    )?;
+    let before = i128::from(before.tv_sec) * 1_000_000_000 + i128::from(before.tv_nsec);
+    let offset = i128::from(unix_ns) - before;
+    // The kernel keeps its clock within 63 bits of nanoseconds, so nothing is cut off.
+    Ok(i64::try_from(offset).unwrap_or(i64::MAX))
 }

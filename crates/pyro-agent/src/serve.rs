@@ -3,21 +3,27 @@
 //! Owns the dispatch from a request to the module that does the work. A stream that sends
 //! garbage, stops halfway or disappears costs that stream only.
 
-use std::rc::Rc;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pyro_protocol::GENERATION;
 use pyro_protocol::code::{ErrorCode, ErrorReply};
 use pyro_protocol::exec::ReplyForm;
+use pyro_protocol::files::WORKSPACE;
 use pyro_protocol::limits::FRAME_CHUNK;
 use pyro_protocol::request::{ACTIONS, BootTimes, Hello, Request};
+use serde::Serialize;
 use serde_json::json;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::sync::Notify;
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::time::timeout;
 
 use crate::exec::Reaper;
-use crate::{BUILD_ID, clock, exec, image, wire};
+use crate::files::Files;
+use crate::jobs::{self, Jobs};
+use crate::machine::{End, Machine, Settings, connect_tcp};
+use crate::shells::Shells;
+use crate::{BUILD_ID, exec, image, wire};
 
 /// How long a peer may take to send its request line.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
@@ -26,8 +32,11 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub struct Agent {
     reaper: Reaper,
-    power_off: Rc<Notify>,
+    jobs: Jobs,
+    shells: Shells,
+    machine: Machine,
     boot: BootTimes,
+    files: Files,
 }
 
 impl Agent {
@@ -36,16 +45,33 @@ impl Agent {
     /// Must be made inside the current-thread runtime with a `LocalSet` that will serve:
     /// it starts the task that reaps every child of this process.
     pub fn new(boot: BootTimes) -> std::io::Result<Self> {
+        Self::with_workspace(boot, PathBuf::from(WORKSPACE))
+    }
+
+    /// As [`Agent::new`], with the directory `workspace` in the place of `/workspace`.
+    pub fn with_workspace(boot: BootTimes, workspace: PathBuf) -> std::io::Result<Self> {
+        let reaper = Reaper::start()?;
         Ok(Self {
-            reaper: Reaper::start()?,
-            power_off: Rc::new(Notify::new()),
+            shells: Shells::new(reaper.clone()),
+            jobs: Jobs::of_this_process(),
+            reaper,
+            machine: Machine::of_this_process(),
             boot,
+            files: Files::new(workspace),
+        })
+    }
+
+    /// The same, with the machine's settings behind `settings`.
+    pub fn with_settings(boot: BootTimes, settings: Arc<dyn Settings>) -> std::io::Result<Self> {
+        Ok(Self {
+            machine: Machine::with(settings),
+            ..Self::new(boot)?
         })
     }
 
     /// Waits until a peer asked for power-off and has been answered.
-    pub async fn power_off_requested(&self) {
-        self.power_off.notified().await;
+    pub async fn power_off_requested(&self) -> End {
+        self.machine.power_off_requested().await
     }
 
     /// Serves one stream to its end. Faults of the peer end here.
@@ -53,6 +79,7 @@ impl Agent {
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
+        let _served = self.machine.serve();
         let (reader, mut writer) = tokio::io::split(stream);
         let mut reader = BufReader::with_capacity(FRAME_CHUNK, reader);
         let Ok(Ok(Some(line))) = timeout(REQUEST_DEADLINE, wire::read_line(&mut reader)).await
@@ -60,7 +87,10 @@ impl Agent {
             return;
         };
         let served = match line.and_then(|line| Request::parse(&line)) {
-            Ok(request) => self.answer(request, reader, &mut writer).await,
+            Ok(request) => match self.machine.admit(&request) {
+                Ok(_working) => self.answer(request, reader, &mut writer).await,
+                Err(error) => wire::write_line(&mut writer, &error).await,
+            },
             Err(error) => wire::write_line(&mut writer, &error).await,
         };
         if served.is_ok() {
@@ -71,14 +101,22 @@ impl Agent {
 
     async fn answer<R, W>(&self, request: Request, reader: R, writer: &mut W) -> std::io::Result<()>
     where
-        R: AsyncRead + Unpin + 'static,
+        R: AsyncBufRead + Unpin + 'static,
         W: AsyncWrite + Unpin,
     {
+        let machine = &self.machine;
         match request {
             Request::Hello => wire::write_line(writer, &self.hello()).await,
             Request::Ping { reply_bytes } => {
                 wire::write_line(writer, &json!({"ok": true, "reply_bytes": reply_bytes})).await?;
                 write_zeros(writer, reply_bytes).await
+            }
+            Request::Exec(command) if self.jobs.ran_before(&command) => {
+                let error = ErrorReply::new(
+                    ErrorCode::AlreadyExists,
+                    "a command with this token was run already",
+                );
+                wire::write_line(writer, &error).await
             }
             Request::Exec(command) => match command.reply {
                 ReplyForm::Collected => {
@@ -91,23 +129,29 @@ impl Agent {
                 ReplyForm::Frames { stdin } => {
                     exec::streamed(&self.reaper, &command, stdin, reader, writer).await
                 }
-            },
-            Request::SetClock { unix_ns } => match clock::set_wall_clock(unix_ns) {
-                Ok(()) => wire::write_line(writer, &json!({"ok": true})).await,
-                Err(errno) => {
-                    let error = ErrorReply::new(
-                        ErrorCode::GuestError,
-                        format!("setting the clock: {errno}"),
-                    );
-                    wire::write_line(writer, &error).await
+                ReplyForm::Detached { .. } => {
+                    jobs::start(&self.jobs, &self.reaper, command, writer).await
                 }
             },
+            Request::Job(request) => jobs::answer(&self.jobs, request, writer).await,
+            Request::SetClock { unix_ns } => tell(writer, machine.set_clock(unix_ns)).await,
+            Request::Files(request) => self.files.answer(*request, reader, writer).await,
             Request::BuildRoot(order) => image::build_root(order, writer).await,
-            Request::PowerOff => {
-                wire::write_line(writer, &json!({"ok": true})).await?;
-                writer.shutdown().await?;
-                self.power_off.notify_one();
-                Ok(())
+            Request::ConnectTcp(order) => connect_tcp(&order, reader, writer).await,
+            Request::Metrics => tell(writer, machine.metrics().await).await,
+            Request::ReseedEntropy(seed) => tell(writer, machine.reseed(seed).await).await,
+            Request::SetIdentity(names) => tell(writer, machine.set_identity(names).await).await,
+            Request::Sync(order) => tell(writer, machine.sync(order).await).await,
+            Request::Quiesce(order) => tell(writer, machine.quiesce(order).await).await,
+            Request::Revive(order) => tell(writer, machine.revive(order).await).await,
+            Request::Shell(order) => self.shells.answer(order, reader, writer).await,
+            Request::PowerOff(order) => {
+                machine.order_power_off(order);
+                let answered = wire::write_line(writer, &json!({"ok": true})).await;
+                let _ = writer.shutdown().await;
+                // Also for a peer that did not wait for the answer.
+                machine.tell_power_off();
+                answered
             }
         }
     }
@@ -124,6 +168,18 @@ impl Agent {
             actions: ACTIONS.iter().map(ToString::to_string).collect(),
             boot: self.boot,
         }
+    }
+}
+
+/// Writes an outcome or the error in its place.
+async fn tell<W, T>(writer: &mut W, outcome: Result<T, ErrorReply>) -> std::io::Result<()>
+where
+    W: AsyncWrite + Unpin,
+    T: Serialize,
+{
+    match outcome {
+        Ok(reply) => wire::write_line(writer, &reply).await,
+        Err(error) => wire::write_line(writer, &error).await,
     }
 }
 

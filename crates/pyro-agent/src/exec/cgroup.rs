@@ -7,6 +7,8 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use pyro_protocol::exec::Usage;
+
 const ROOT: &str = "/sys/fs/cgroup/pyro";
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -26,6 +28,10 @@ impl Cgroup {
             return None;
         }
         fs::create_dir_all(ROOT).ok()?;
+        for parent in ["/sys/fs/cgroup", ROOT] {
+            // A kernel without them counts less; nothing else is lost.
+            let _ = fs::write(format!("{parent}/cgroup.subtree_control"), "+memory +pids");
+        }
         if let Ok(entries) = fs::read_dir(ROOT) {
             for entry in entries.flatten() {
                 // Refused while a process is inside, which is the point.
@@ -43,6 +49,21 @@ impl Cgroup {
         File::options()
             .write(true)
             .open(self.path.join("cgroup.procs"))
+    }
+
+    /// What the processes inside used so far.
+    pub(super) fn usage(&self) -> Option<Usage> {
+        let text = fs::read_to_string(self.path.join("cpu.stat")).ok()?;
+        let ms = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+            line.trim().parse::<u64>().ok().map(|us| us / 1000)
+        };
+        let peak = fs::read_to_string(self.path.join("memory.peak")).ok();
+        Some(Usage {
+            user_ms: ms("user_usec ")?,
+            system_ms: ms("system_usec ")?,
+            peak_memory_bytes: peak.and_then(|peak| peak.trim().parse().ok()),
+        })
     }
 
     /// Kills every process inside.

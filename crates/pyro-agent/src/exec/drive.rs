@@ -42,7 +42,7 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a command sends to its peer.
 #[derive(Debug)]
-pub(super) enum Output {
+pub(crate) enum Output {
     /// It runs.
     Started {
         /// Its process id in the guest.
@@ -57,15 +57,15 @@ pub(super) enum Output {
 }
 
 /// What comes from the peer.
-pub(super) struct Input {
+pub(crate) struct Input {
     /// Frames; the end of the channel is the peer's leaving.
-    pub(super) frames: mpsc::Receiver<Frame>,
+    pub(crate) frames: mpsc::Receiver<Frame>,
     /// Whether standard input comes with them.
-    pub(super) stdin: bool,
+    pub(crate) stdin: bool,
 }
 
 /// Runs `exec` to its end. Dropping the receiver of `output` cancels it.
-pub(super) async fn drive(
+pub(crate) async fn drive(
     reaper: &Reaper,
     exec: &Exec,
     input: Option<Input>,
@@ -158,6 +158,7 @@ impl Watched {
             end.timed_out = true;
             end.exit_code = EXIT_TIMEOUT;
         }
+        end.usage = self.cgroup.as_ref().and_then(Cgroup::usage);
         end.output_left_open = self.stdout.is_some() || self.stderr.is_some();
         end
     }

@@ -6,6 +6,7 @@
 
 mod cgroup;
 mod drive;
+mod identity;
 mod reaper;
 mod spawn;
 
@@ -17,10 +18,12 @@ use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
+pub(crate) use reaper::Exit;
 pub use reaper::Reaper;
+pub(crate) use spawn::{BASE_PATH, OnTerminal, Tree, spawn_on_terminal};
 
 use crate::wire;
-use drive::{Input, Output, drive};
+pub(crate) use drive::{Input, Output, drive};
 
 /// Chunks of output that may wait for the peer, each at most
 /// [`pyro_protocol::limits::FRAME_CHUNK`] bytes.
@@ -135,6 +138,7 @@ fn ended(status: reaper::Exit) -> ExecEnd {
         timed_out: false,
         duration_ms: 0,
         output_left_open: false,
+        usage: None,
         error: None,
     }
 }

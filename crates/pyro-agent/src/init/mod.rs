@@ -24,6 +24,7 @@ use std::process::ExitCode;
 use pyro_link::{Incoming, Session, sync};
 use pyro_protocol::request::BootTimes;
 use tokio::task::LocalSet;
+use tokio::time::Instant;
 
 use crate::clock;
 use crate::serve::Agent;
@@ -37,7 +38,7 @@ use port::LinkPort;
 pub fn run() -> ExitCode {
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(boot_and_serve));
     match outcome {
-        Ok(Ok(())) => power::off(),
+        Ok(Ok(end_by)) => power::off(end_by),
         Ok(Err(fault)) => fault.report(),
         // The panic's own text is on the console already.
         Err(_) => Fault::agent("the agent panicked").report(),
@@ -45,7 +46,8 @@ pub fn run() -> ExitCode {
     power::restart()
 }
 
-fn boot_and_serve() -> Result<(), Fault> {
+/// Returns when the machine must have ended.
+fn boot_and_serve() -> Result<Instant, Fault> {
     let mut boot = BootTimes {
         init_us: clock::since_boot_us(),
         ..BootTimes::default()
@@ -72,11 +74,14 @@ fn boot_and_serve() -> Result<(), Fault> {
         .enable_all()
         .build()
         .map_err(|source| Fault::agent(format!("starting the runtime: {source}")))?;
-    LocalSet::new().block_on(&runtime, serve_until_power_off(boot))
+    let outcome = LocalSet::new().block_on(&runtime, serve_until_power_off(boot));
+    // Dropping it would wait for blocking work, however long a broken disk holds that up.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// Serves session after session: a link that breaks is started anew.
-async fn serve_until_power_off(mut boot: BootTimes) -> Result<(), Fault> {
+async fn serve_until_power_off(mut boot: BootTimes) -> Result<Instant, Fault> {
     let mut port = LinkPort::open().await?;
     boot.link_us = clock::since_boot_us();
     let agent = Agent::new(boot)
@@ -93,13 +98,18 @@ async fn serve_until_power_off(mut boot: BootTimes) -> Result<(), Fault> {
             }
         }
     };
+    let power_off = async {
+        let end = agent.power_off_requested().await;
+        // The reply must leave the port before the port's driver goes.
+        tokio::time::sleep(power::REPLY_GRACE).await;
+        // Streams go on meanwhile: a command's last words reach its peer, and nobody dies of
+        // a pipe that the agent let go before the process had its TERM.
+        power::end_processes(end).await;
+        Ok(end.by)
+    };
     tokio::select! {
         fault = sessions => fault,
-        () = agent.power_off_requested() => {
-            // The reply must leave the port before the port's driver goes.
-            tokio::time::sleep(power::REPLY_GRACE).await;
-            Ok(())
-        }
+        end_by = power_off => end_by,
     }
 }
 

@@ -2,11 +2,14 @@
 //! works on every machine type, where powering off needs a firmware that can.
 
 use std::process::ExitCode;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use rustix::process::{Signal, kill_process_group};
 use rustix::system::{RebootCommand, reboot};
+use tokio::time::{Instant, sleep};
+
+use crate::machine::End;
 
 /// What an orderly end tells the host on the console. The host's copy stands in
 /// `pyro-supervisor`.
@@ -15,20 +18,46 @@ const MARK: &str = "pyro-agent: power off";
 /// Time for the reply to a power-off request to leave the machine.
 pub(super) const REPLY_GRACE: Duration = Duration::from_millis(50);
 
-/// Time for processes to end after TERM.
-const TERM_GRACE: Duration = Duration::from_secs(2);
+/// Most of the time left that is kept for what comes after TERM: the kill and the writing
+/// back. Of a short time it is half.
+const RESERVE: Duration = Duration::from_secs(3);
+
+/// Time for killed processes to be gone, so that nothing writes any more during the sync.
+const KILL_GRACE: Duration = Duration::from_millis(500);
 
 /// Time between two looks at whether they have.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Ends every process, writes everything back and says so.
+/// Ends every process but this one: TERM, and KILL for what is left when the time for it is
+/// over. The agent's reaper must be running.
+pub(super) async fn end_processes(end: End) {
+    signal_everyone(Signal::TERM);
+    // A stopped process acts on TERM only when it goes on.
+    signal_everyone(Signal::CONT);
+    let left = end.by.saturating_duration_since(Instant::now());
+    others_gone_within(end.term.min(longest_term(left))).await;
+    signal_everyone(Signal::KILL);
+    others_gone_within(KILL_GRACE.min(longest_term(left))).await;
+}
+
+/// Writes everything back, until `end_by` at the latest, and says so.
 #[expect(
     clippy::print_stderr,
     reason = "the host reads the orderly end off the console"
 )]
-pub(super) fn off() {
-    end_processes();
-    rustix::fs::sync();
+pub(super) fn off(end_by: Instant) {
+    let (synced, wait) = mpsc::channel();
+    // On a thread of its own, because a disk that does not answer holds up even this.
+    let writer = std::thread::Builder::new().spawn(move || {
+        rustix::fs::sync();
+        // Nobody waits any more after the deadline.
+        let _ = synced.send(());
+    });
+    if writer.is_ok() {
+        let _ = wait.recv_timeout(end_by.saturating_duration_since(Instant::now()));
+    } else {
+        rustix::fs::sync();
+    }
     // Whatever is still writable is made read-only, which marks its file system clean.
     let _ = std::fs::write("/proc/sysrq-trigger", "u");
     eprintln!("{MARK}");
@@ -46,14 +75,16 @@ pub(super) fn shield_from_oom_killer() {
     let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
 }
 
-fn end_processes() {
-    signal_everyone(Signal::TERM);
-    let give_up = Instant::now() + TERM_GRACE;
+/// How much of `left` processes can have between TERM and KILL.
+fn longest_term(left: Duration) -> Duration {
+    left.saturating_sub(RESERVE.min(left / 2))
+}
+
+async fn others_gone_within(limit: Duration) {
+    let give_up = Instant::now() + limit;
     while Instant::now() < give_up && others_left() {
-        while let Ok(Some(_)) = rustix::process::wait(rustix::process::WaitOptions::NOHANG) {}
-        sleep(PAUSE);
+        sleep(PAUSE).await;
     }
-    signal_everyone(Signal::KILL);
 }
 
 fn signal_everyone(signal: Signal) {
@@ -76,4 +107,24 @@ fn user_processes() -> impl Iterator<Item = rustix::process::Pid> {
             std::fs::read(entry.path().join("cmdline")).is_ok_and(|line| !line.is_empty());
         rustix::process::Pid::from_raw(pid).filter(|pid| has_command && !pid.is_init())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_deadline_leaves_half_for_the_sync() {
+        for (left, term) in [
+            (0, 0),
+            (1, 1),
+            (2, 1),
+            (1000, 500),
+            (5000, 2500),
+            (20000, 17000),
+        ] {
+            let share = longest_term(Duration::from_millis(left));
+            assert!(share.as_millis().abs_diff(term) <= 1, "{left}: {share:?}");
+        }
+    }
 }

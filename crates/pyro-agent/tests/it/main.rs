@@ -9,9 +9,33 @@ mod cancel;
 #[cfg(test)]
 mod collected;
 #[cfg(test)]
+mod confined;
+#[cfg(test)]
+mod files;
+#[cfg(test)]
+mod files_grep;
+#[cfg(test)]
+mod files_hostile;
+#[cfg(test)]
+mod files_peer;
+#[cfg(test)]
+mod files_tree;
+#[cfg(test)]
 mod guest;
 #[cfg(test)]
+mod jobs;
+#[cfg(test)]
 mod left_open;
+#[cfg(test)]
+mod machine;
+#[cfg(test)]
+mod machine_connect;
+#[cfg(test)]
+mod machine_link;
+#[cfg(test)]
+mod machine_metrics;
+#[cfg(test)]
+mod machine_rest;
 #[cfg(test)]
 mod many;
 #[cfg(test)]
@@ -20,6 +44,12 @@ mod output;
 mod processes;
 #[cfg(test)]
 mod requests;
+#[cfg(test)]
+mod shells;
+#[cfg(test)]
+mod shells_live;
+#[cfg(test)]
+mod shells_terminal;
 #[cfg(test)]
 mod slow_reader;
 #[cfg(test)]

@@ -1,0 +1,105 @@
+//! Work that blocks, away from the thread that serves, and its end when the peer leaves.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pyro_protocol::code::{ErrorCode, ErrorReply};
+use pyro_protocol::limits::MAX_FILE_WORK;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinError, spawn_blocking};
+
+use super::fault::Outcome;
+
+/// Whether the peer still waits for the work.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Fails once the peer has left. To be asked between any two entries.
+    pub(super) fn check(&self) -> Outcome<()> {
+        if self.0.load(Ordering::Relaxed) {
+            return Err(cancelled());
+        }
+        Ok(())
+    }
+
+    fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Cancels when it is dropped: with the stream that waits.
+struct CancelOnDrop(Cancel);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.set();
+    }
+}
+
+/// Room for long work: what walks trees.
+#[derive(Clone, Debug)]
+pub(super) struct Slots(Arc<Semaphore>);
+
+impl Slots {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_FILE_WORK)))
+    }
+
+    /// Runs `work` until it ends or the peer ends its direction of the stream.
+    pub(super) async fn run<R, T>(
+        &self,
+        mut peer: R,
+        work: impl FnOnce(&Cancel) -> Outcome<T> + Send + 'static,
+    ) -> Outcome<T>
+    where
+        R: AsyncRead + Unpin,
+        T: Send + 'static,
+    {
+        let cancel = Cancel::default();
+        let guard = CancelOnDrop(cancel.clone());
+        let slots = Arc::clone(&self.0);
+        let run = async move {
+            let slot = slots.acquire_owned().await;
+            let done = spawn_blocking(move || {
+                let _slot = slot;
+                cancel.check()?;
+                work(&cancel)
+            });
+            done.await.unwrap_or_else(|error| Err(panicked(&error)))
+        };
+        tokio::pin!(run);
+        tokio::select! {
+            biased;
+            outcome = &mut run => outcome,
+            () = left(&mut peer) => {
+                guard.0.set();
+                Err(cancelled())
+            }
+        }
+    }
+}
+
+/// Runs short `work`: a handful of system calls.
+pub(super) async fn short<T: Send + 'static>(
+    work: impl FnOnce() -> Outcome<T> + Send + 'static,
+) -> Outcome<T> {
+    spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(panicked(&error)))
+}
+
+/// Waits until the peer ends its direction. What it says before that means nothing.
+async fn left<R: AsyncRead + Unpin>(peer: &mut R) {
+    let mut heard = [0; 256];
+    while let Ok(1..) = peer.read(&mut heard).await {}
+}
+
+fn cancelled() -> ErrorReply {
+    ErrorReply::new(ErrorCode::Cancelled, "the peer left before the end")
+}
+
+fn panicked(error: &JoinError) -> ErrorReply {
+    ErrorReply::new(ErrorCode::Internal, format!("the work failed: {error}"))
+}

@@ -1,0 +1,283 @@
+//! The machine's own actions: what concerns the machine as a whole and no command in it.
+//!
+//! Owns the gate that takes a machine to rest and back ([`gate`]), the seam to what the agent
+//! changes about its machine ([`settings`]), metrics and connections to ports. Everything
+//! that may block runs beside the agent's one thread, a few at a time.
+
+mod connect;
+mod gate;
+mod identity;
+mod metrics;
+mod settings;
+
+use std::cell::Cell;
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pyro_protocol::code::{ErrorCode, ErrorReply};
+use pyro_protocol::guest::{
+    ClockSet, Done, Identity, Metrics, PowerOff, Quiesce, Quiesced, Reseeded, Revive, Revived,
+    Seed, Sync, Synced,
+};
+use pyro_protocol::request::Request;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout, timeout_at};
+
+pub(crate) use connect::tcp as connect_tcp;
+use gate::Gate;
+pub(crate) use gate::{Served, Working};
+pub use settings::Settings;
+
+/// Blocking jobs at a time, each on a thread of its own. More wait.
+const BLOCKING_JOBS: usize = 4;
+
+/// How long a short change to the machine may take: far above what the slowest does.
+const CHANGE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The machine that an agent serves in. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Machine {
+    settings: Arc<dyn Settings>,
+    gate: Gate,
+    jobs: Arc<Semaphore>,
+    power_off: Rc<PowerSwitch>,
+}
+
+#[derive(Debug, Default)]
+struct PowerSwitch {
+    end: Cell<Option<End>>,
+    told: Notify,
+}
+
+/// How the machine is to end.
+#[derive(Clone, Copy, Debug)]
+pub struct End {
+    /// When it must have ended.
+    pub by: Instant,
+    /// How long processes have between TERM and KILL, if `by` leaves the time.
+    pub term: Duration,
+}
+
+impl Machine {
+    /// The machine around this process, or none of ours outside one.
+    pub(crate) fn of_this_process() -> Self {
+        Self::with(settings::of_this_process())
+    }
+
+    /// A machine whose settings are reached through `settings`.
+    pub(crate) fn with(settings: Arc<dyn Settings>) -> Self {
+        Self {
+            settings,
+            gate: Gate::default(),
+            jobs: Arc::new(Semaphore::new(BLOCKING_JOBS)),
+            power_off: Rc::default(),
+        }
+    }
+
+    /// Counts a stream until the guard is dropped.
+    pub(crate) fn serve(&self) -> Served {
+        self.gate.serve()
+    }
+
+    /// Lets a request in. The guard counts it as work; the machine's own actions are none.
+    pub(crate) fn admit(&self, request: &Request) -> Result<Option<Working>, ErrorReply> {
+        if is_the_machines_own(request) {
+            Ok(None)
+        } else {
+            self.gate.admit().map(Some)
+        }
+    }
+
+    /// How the machine is doing.
+    pub(crate) async fn metrics(&self) -> Result<Metrics, ErrorReply> {
+        let streams = self.gate.streams();
+        self.beside(CHANGE_DEADLINE, "reading the metrics", move |_| {
+            Ok(metrics::read(Path::new("/proc"), streams))
+        })
+        .await
+    }
+
+    /// Sets the wall clock. Not on a thread of its own, which would take far longer than the
+    /// two system calls: every start of a machine waits for this.
+    pub(crate) fn set_clock(&self, unix_ns: u64) -> Result<Done<ClockSet>, ErrorReply> {
+        let offset_ns = self.settings.set_clock(unix_ns).map_err(|error| {
+            ErrorReply::new(code_of(&error), format!("setting the clock: {error}"))
+        })?;
+        Ok(Done::new(ClockSet { offset_ns }))
+    }
+
+    /// Mixes bytes of the host's into the entropy pool.
+    pub(crate) async fn reseed(&self, seed: Seed) -> Result<Done<Reseeded>, ErrorReply> {
+        self.beside(CHANGE_DEADLINE, "adding entropy", move |settings| {
+            let seed = seed.as_bytes();
+            let credited = settings.add_entropy(seed)?;
+            let bytes = seed.len();
+            Ok(Done::new(Reseeded { bytes, credited }))
+        })
+        .await
+    }
+
+    /// Renews the machine's names.
+    pub(crate) async fn set_identity(&self, identity: Identity) -> Result<Done<()>, ErrorReply> {
+        self.beside(CHANGE_DEADLINE, "renewing the identity", move |settings| {
+            identity::set(settings, &identity)?;
+            Ok(Done::new(()))
+        })
+        .await
+    }
+
+    /// Writes the root file system back.
+    pub(crate) async fn sync(&self, order: Sync) -> Result<Done<Synced>, ErrorReply> {
+        let start = Instant::now();
+        self.sync_within(order.timeout).await?;
+        let elapsed_ms = elapsed_ms(start);
+        Ok(Done::new(Synced { elapsed_ms }))
+    }
+
+    /// Takes no new work, waits for what is in flight, and writes the root file system back.
+    /// A failure opens the gate again.
+    pub(crate) async fn quiesce(&self, order: Quiesce) -> Result<Done<Quiesced>, ErrorReply> {
+        let start = Instant::now();
+        let until = start + order.hold;
+        self.gate.rest_until(until)?;
+        // Work that goes on is no failure: the reply tells how much.
+        let _ = timeout_at(start + order.drain, self.gate.drained()).await;
+        let open_streams = self.gate.work();
+        let left = until.saturating_duration_since(Instant::now());
+        if let Err(error) = self.sync_within(left).await {
+            self.gate.open();
+            return Err(error);
+        }
+        Ok(Done::new(Quiesced {
+            open_streams,
+            elapsed_ms: elapsed_ms(start),
+        }))
+    }
+
+    /// Clock, entropy, names, in this order; then work is taken again. After a failure the
+    /// gate stays as it is: a machine that was to rest does so until its deadline.
+    pub(crate) async fn revive(&self, order: Revive) -> Result<Done<Revived>, ErrorReply> {
+        let revived = self
+            .beside(CHANGE_DEADLINE, "reviving the machine", move |settings| {
+                let offset_ns = settings.set_clock(order.unix_ns)?;
+                let credited = match &order.seed {
+                    Some(seed) => Some(settings.add_entropy(seed.as_bytes())?),
+                    None => None,
+                };
+                identity::set(settings, &order.identity)?;
+                Ok(Done::new(Revived {
+                    offset_ns,
+                    credited,
+                }))
+            })
+            .await?;
+        self.gate.open();
+        Ok(revived)
+    }
+
+    /// Takes no more work and has the machine ended as ordered. Of several orders the
+    /// shortest times count.
+    pub(crate) fn order_power_off(&self, order: PowerOff) {
+        self.gate.close_for_good();
+        let mut end = End {
+            by: Instant::now() + order.deadline,
+            term: order.term,
+        };
+        if let Some(before) = self.power_off.end.get() {
+            end.by = end.by.min(before.by);
+            end.term = end.term.min(before.term);
+        }
+        self.power_off.end.set(Some(end));
+    }
+
+    /// The order has been answered.
+    pub(crate) fn tell_power_off(&self) {
+        self.power_off.told.notify_one();
+    }
+
+    /// Waits for an order to power off that has been answered.
+    pub(crate) async fn power_off_requested(&self) -> End {
+        self.power_off.told.notified().await;
+        self.power_off
+            .end
+            .get()
+            .expect("an order is told after it was given")
+    }
+
+    async fn sync_within(&self, limit: Duration) -> Result<(), ErrorReply> {
+        self.beside(limit, "writing the root file system back", |settings| {
+            settings.sync()
+        })
+        .await
+    }
+
+    /// Does `work` on a thread beside the agent's. After `limit` the reply no longer waits
+    /// for it; the work itself cannot be called off and keeps its place among the jobs.
+    async fn beside<T, F>(&self, limit: Duration, doing: &str, work: F) -> Result<T, ErrorReply>
+    where
+        T: Send + 'static,
+        F: FnOnce(&dyn Settings) -> io::Result<T> + Send + 'static,
+    {
+        let jobs = Arc::clone(&self.jobs);
+        let settings = Arc::clone(&self.settings);
+        let done = async {
+            let permit = jobs
+                .acquire_owned()
+                .await
+                .expect("the semaphore is never closed");
+            spawn_blocking(move || {
+                let _permit = permit;
+                work(settings.as_ref())
+            })
+            .await
+        };
+        match timeout(limit, done).await {
+            Ok(Ok(Ok(outcome))) => Ok(outcome),
+            Ok(Ok(Err(error))) => Err(ErrorReply::new(
+                code_of(&error),
+                format!("{doing}: {error}"),
+            )),
+            Ok(Err(panicked)) => Err(ErrorReply::new(
+                ErrorCode::Internal,
+                format!("{doing}: {panicked}"),
+            )),
+            Err(_elapsed) => Err(ErrorReply::new(
+                ErrorCode::Timeout,
+                format!("{doing}: not done within {} ms", limit.as_millis()),
+            )),
+        }
+    }
+}
+
+/// Whether a request is served in every state of the gate. What is not listed is work.
+fn is_the_machines_own(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Hello
+            | Request::Ping { .. }
+            | Request::Metrics
+            | Request::SetClock { .. }
+            | Request::ReseedEntropy(_)
+            | Request::SetIdentity(_)
+            | Request::Sync(_)
+            | Request::Quiesce(_)
+            | Request::Revive(_)
+            | Request::PowerOff(_)
+    )
+}
+
+fn code_of(error: &io::Error) -> ErrorCode {
+    match error.kind() {
+        io::ErrorKind::Unsupported => ErrorCode::FailedPrecondition,
+        io::ErrorKind::StorageFull => ErrorCode::NoSpace,
+        _ => ErrorCode::GuestError,
+    }
+}
+
+fn elapsed_ms(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::world;
 
 /// A machine that stays up for a while, and its agent's socket.
-fn machine(world: &World) -> (Running, std::path::PathBuf) {
+pub(super) fn machine(world: &World) -> (Running, std::path::PathBuf) {
     let mut running = world
         .run(&["--shell"], &["echo up; exec sleep 100"])
         .start();
@@ -25,7 +25,7 @@ fn machine(world: &World) -> (Running, std::path::PathBuf) {
     (running, machine.join("agent.sock"))
 }
 
-fn connect(socket: &std::path::Path, port: u32) -> (UnixStream, String) {
+pub(super) fn connect(socket: &std::path::Path, port: u32) -> (UnixStream, String) {
     let mut stream = UnixStream::connect(socket).unwrap();
     stream
         .set_read_timeout(Some(Duration::from_secs(30)))
@@ -41,7 +41,7 @@ fn connect(socket: &std::path::Path, port: u32) -> (UnixStream, String) {
     (stream, answer)
 }
 
-fn ask(socket: &std::path::Path, request: &Value) -> Value {
+pub(super) fn ask(socket: &std::path::Path, request: &Value) -> Value {
     let (mut stream, answer) = connect(socket, 5005);
     assert!(answer.starts_with("OK "), "{answer}");
     stream.write_all(format!("{request}\n").as_bytes()).unwrap();

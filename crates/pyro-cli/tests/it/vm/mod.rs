@@ -1,5 +1,6 @@
 //! Tests against real machines.
 
+mod agent;
 mod doctor;
 mod environment;
 mod exit_codes;

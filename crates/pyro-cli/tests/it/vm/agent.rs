@@ -1,0 +1,214 @@
+//! The agent's newer actions where they matter: in a real machine, as its first process.
+
+use pyro_testing::World;
+use serde_json::{Value, json};
+
+use super::legacy::{ask, machine};
+use super::world;
+
+fn wait(socket: &std::path::Path, started: &Value) -> Value {
+    let job = &started["job_id"];
+    assert!(job.is_string(), "{started}");
+    ask(
+        socket,
+        &json!({"action": "job_wait", "job_id": job, "deadline_ms": 60_000}),
+    )
+}
+
+#[test]
+fn a_job_lives_on_after_its_stream_and_tells_what_it_used() {
+    let world: World = world();
+    let (_running, socket) = machine(&world);
+    let command = "echo early; head -c 100000000 /dev/zero | tail -c 50000000 | wc -c";
+    let request = json!({"action": "exec", "command": command, "detach": true, "token": "once"});
+    let started = ask(&socket, &request);
+    assert_eq!(
+        ask(&socket, &request)["job_id"],
+        started["job_id"],
+        "the same token, the same job"
+    );
+    let ended = wait(&socket, &started);
+    assert_eq!(ended["end"]["exit_code"], 0, "{ended}");
+    let usage = &ended["end"]["usage"];
+    assert!(
+        usage["user_ms"].as_u64().unwrap() + usage["system_ms"].as_u64().unwrap() > 0,
+        "{usage}"
+    );
+    assert!(
+        usage["peak_memory_bytes"].as_u64().unwrap() > 40_000_000,
+        "{usage}"
+    );
+    let output = ask(
+        &socket,
+        &json!({"action": "job_read", "job_id": started["job_id"]}),
+    );
+    assert_eq!(output["output"], "early\n50000000\n");
+}
+
+#[test]
+fn a_command_runs_as_another_user_with_limits() {
+    let world = world();
+    let (_running, socket) = machine(&world);
+    let request = json!({
+        "command": "id -un; umask; ulimit -n; cat /etc/shadow",
+        "user": "nobody", "umask": "027", "rlimits": {"nofile": 99},
+    });
+    let reply = ask(&socket, &request);
+    assert_eq!(reply["stdout"], "nobody\n0027\n99\n", "{reply}");
+    assert_ne!(reply["exit_code"], 0);
+}
+
+#[test]
+fn ending_a_job_reaches_what_left_its_group() {
+    let world = world();
+    let (_running, socket) = machine(&world);
+    let command = "setsid sh -c 'trap \"\" TERM; while :; do sleep 1; done' & echo $!; sleep 1000";
+    let started = ask(
+        &socket,
+        &json!({"action": "exec", "command": command, "detach": true}),
+    );
+    let job = &started["job_id"];
+    let read = json!({"action": "job_read", "job_id": job, "wait_ms": 30_000});
+    let child = ask(&socket, &read)["output"]
+        .as_str()
+        .unwrap()
+        .trim()
+        .to_owned();
+    ask(&socket, &json!({"action": "job_end", "job_id": job}));
+    wait(&socket, &started);
+    let gone = format!("while test -d /proc/{child}; do :; done; echo gone");
+    assert_eq!(ask(&socket, &json!({"command": gone}))["stdout"], "gone\n");
+}
+
+#[test]
+fn files_are_written_listed_searched_and_removed() {
+    let world = world();
+    let (_running, socket) = machine(&world);
+    let write = json!({
+        "action": "file_write", "path": "src/a.txt", "content": "one\ntwo\n", "create_parents": true, "mode": 0o600,
+    });
+    assert_eq!(ask(&socket, &write)["created"], true);
+    let listed = ask(
+        &socket,
+        &json!({"action": "file_list", "path": ".", "recursive": true}),
+    );
+    assert!(listed["entries"].is_array(), "{listed}");
+    let paths: Vec<&str> = listed["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["path"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        paths,
+        ["/workspace/src", "/workspace/src/a.txt"],
+        "{listed}"
+    );
+    let found = ask(
+        &socket,
+        &json!({"action": "file_grep", "path": ".", "pattern": "^tw"}),
+    );
+    assert_eq!(found["lines"][0]["line_number"], 2, "{found}");
+    let escaped = ask(
+        &socket,
+        &json!({"action": "file_read", "path": "../etc/passwd", "text": true}),
+    );
+    assert_eq!(escaped["code"], "invalid_argument", "{escaped}");
+    let legacy = ask(
+        &socket,
+        &json!({"action": "write_workspace_file", "path": "b", "text": "x"}),
+    );
+    assert_eq!(legacy["bytes_written"], 1, "{legacy}");
+    let removed = ask(
+        &socket,
+        &json!({"action": "file_remove", "path": "src", "recursive": true}),
+    );
+    assert_eq!(removed["entries"], 2, "{removed}");
+}
+
+#[test]
+fn a_shell_has_a_terminal_and_survives_its_streams() {
+    let world = world();
+    let (_running, socket) = machine(&world);
+    let opened = ask(
+        &socket,
+        &json!({"action": "open_shell", "shell_id": "s", "cwd": "/", "redact_values": ["hunter2"]}),
+    );
+    assert_eq!(opened["state"], "running", "{opened}");
+    let write = |input: &str| {
+        ask(
+            &socket,
+            &json!({"action": "write_shell", "shell_id": "s", "input": input}),
+        )
+    };
+    // A Ctrl-C that comes before the shell has set itself up would end it.
+    let prompt = json!({"action": "wait_shell", "shell_id": "s", "cursor": 0, "pattern": r"pyro\$ ", "deadline_ms": 60_000});
+    assert_eq!(ask(&socket, &prompt)["reason"], "matched");
+    write("sleep 1000");
+    ask(
+        &socket,
+        &json!({"action": "write_shell", "shell_id": "s", "input": "\u{3}", "append_newline": false}),
+    );
+    write("test -t 0 && stty size && echo hunter2 && echo do''ne");
+    let waited = ask(
+        &socket,
+        &json!({"action": "wait_shell", "shell_id": "s", "cursor": 0, "pattern": "done", "deadline_ms": 60_000}),
+    );
+    assert_eq!(waited["reason"], "matched", "{waited}");
+    let output = waited["output"].as_str().unwrap();
+    assert!(
+        output.contains("30 120") && output.contains("[REDACTED]") && !output.contains("hunter2"),
+        "{output}"
+    );
+    write("exit 7");
+    let ended = ask(
+        &socket,
+        &json!({"action": "wait_shell", "shell_id": "s", "cursor": 0, "deadline_ms": 60_000}),
+    );
+    assert_eq!(
+        (&ended["state"], &ended["exit_code"]),
+        (&json!("stopped"), &json!(7)),
+        "{ended}"
+    );
+}
+
+#[test]
+fn the_machine_tells_how_it_is_and_takes_a_new_name() {
+    let world = world();
+    let (_running, socket) = machine(&world);
+    let metrics = ask(&socket, &json!({"action": "metrics"}));
+    assert_eq!(metrics["cpu"]["count"], 1, "{metrics}");
+    assert!(
+        metrics["agent"]["rss_bytes"].as_u64().unwrap() < 16 * 1024 * 1024,
+        "{metrics}"
+    );
+    let named = json!({"action": "set_identity", "hostname": "box", "machine_id": "0123456789abcdef0123456789abcdef"});
+    assert_eq!(ask(&socket, &named)["ok"], true);
+    let told = ask(
+        &socket,
+        &json!({"command": "hostname; cat /etc/machine-id"}),
+    );
+    assert_eq!(told["stdout"], "box\n0123456789abcdef0123456789abcdef\n");
+    // A server in the guest, reached through the link alone.
+    let server = "perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(Listen => 1, LocalAddr => \"127.0.0.1\", \
+                  LocalPort => 8080); print \"up\\n\"; close STDOUT; $c = $s->accept; print $c \"hi \".<$c>'";
+    let job = ask(
+        &socket,
+        &json!({"action": "exec", "command": server, "detach": true}),
+    )["job_id"]
+        .clone();
+    let up = ask(
+        &socket,
+        &json!({"action": "job_read", "job_id": job, "wait_ms": 60_000}),
+    );
+    assert_eq!(up["output"], "up\n", "{up}");
+    let (mut stream, _) = super::legacy::connect(&socket, 5005);
+    std::io::Write::write_all(
+        &mut stream,
+        b"{\"action\": \"connect_tcp\", \"port\": 8080}\nthere\n",
+    )
+    .unwrap();
+    let mut answer = String::new();
+    std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
+    assert_eq!(answer, "{\"ok\":true}\nhi there\n");
+}

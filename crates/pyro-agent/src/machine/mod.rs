@@ -1,7 +1,7 @@
 //! The machine's own actions: what concerns the machine as a whole and no command in it.
 //!
-//! Owns the gate that takes a machine to rest and back ([`gate`]), the seam to what the agent
-//! changes about its machine ([`settings`]), metrics and connections to ports. Everything
+//! Owns the gate that takes a machine to rest and back (`gate`), the seam to what the agent
+//! changes about its machine (`settings`), metrics and connections to ports. Everything
 //! that may block runs beside the agent's one thread, a few at a time.
 
 mod connect;

@@ -313,4 +313,14 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn every_action_of_an_area_is_listed() {
+        let jobs = &JobRequest::ACTIONS[..];
+        for area in [jobs, crate::files::FILE_ACTIONS, crate::shell::ACTIONS] {
+            for action in area {
+                assert!(ACTIONS.contains(action), "`hello` does not tell `{action}`");
+            }
+        }
+    }
 }

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const PROFILE: &str = "agent";
-const SOURCES: [&str; 3] = ["pyro-agent", "pyro-link", "pyro-protocol"];
+const SOURCES: [&str; 4] = ["pyro-agent", "pyro-archive", "pyro-link", "pyro-protocol"];
 
 fn main() {
     let manifest_dir = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use super::entry::{entry, entry_at};
 use super::fault::{Outcome, at};
 use super::place::Place;
-use crate::beneath::DIRECTORY;
+use pyro_archive::beneath::DIRECTORY;
 
 /// Permission bits of a directory that nobody said anything about.
 const NEW_DIRECTORY_MODE: u32 = 0o755;

@@ -24,7 +24,7 @@ use super::place::Place;
 use super::remove::discard;
 use super::work::Cancel;
 use super::write::unfinished;
-use crate::beneath::DIRECTORY;
+use pyro_archive::beneath::DIRECTORY;
 
 /// Copies `place` to `to`.
 pub(super) fn copy(

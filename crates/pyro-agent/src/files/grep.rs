@@ -28,7 +28,7 @@ use super::read::Reading;
 use super::search::{Hits, Verdict, search};
 use super::walk::{Found, Order, Visitor, Walk};
 use super::work::Cancel;
-use crate::beneath::DIRECTORY;
+use pyro_archive::beneath::DIRECTORY;
 
 /// Searches `place`.
 pub(super) fn grep(place: &Place, request: &FileGrep, cancel: &Cancel) -> Outcome<GrepReply> {

@@ -17,7 +17,7 @@ use pyro_protocol::limits::MAX_IGNORE_FILE;
 use rustix::fs::{FileType, Mode, OFlags};
 
 use super::place::Place;
-use crate::beneath::DIRECTORY;
+use pyro_archive::beneath::DIRECTORY;
 
 /// The rules in force at one point of a walk.
 #[derive(Debug)]

@@ -21,7 +21,7 @@ use super::read::Reading;
 use super::walk::{Found, Order, Visitor, Walk};
 use super::work::Cancel;
 use super::write::{Manner, Writing};
-use crate::beneath::DIRECTORY;
+use pyro_archive::beneath::DIRECTORY;
 
 /// `list_workspace`.
 pub(super) fn list(place: &Place, recursive: bool, cancel: &Cancel) -> Outcome<Value> {

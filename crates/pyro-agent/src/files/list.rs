@@ -17,7 +17,7 @@ use super::ignored::Ignored;
 use super::place::Place;
 use super::walk::{Found, Order, Visitor, Walk};
 use super::work::Cancel;
-use crate::beneath::DIRECTORY;
+use pyro_archive::beneath::DIRECTORY;
 
 /// What stands at `place`.
 pub(super) fn stat(place: &Place, follow: bool) -> Outcome<FileEntry> {

@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::fault::{Outcome, at, fault};
-use crate::beneath::{DIRECTORY, Relative, Root, make_directory};
+use pyro_archive::beneath::{DIRECTORY, Relative, Root, make_directory};
 
 /// A path below an open root.
 #[derive(Clone, Debug)]

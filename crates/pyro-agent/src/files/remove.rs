@@ -14,7 +14,7 @@ use super::entry;
 use super::fault::{Outcome, at, fault};
 use super::place::Place;
 use super::work::Cancel;
-use crate::beneath::DIRECTORY;
+use pyro_archive::beneath::DIRECTORY;
 
 /// How often an emptied directory that fills again is emptied anew.
 const ATTEMPTS: usize = 8;

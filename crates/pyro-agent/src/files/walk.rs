@@ -20,7 +20,7 @@ use rustix::io::Errno;
 
 use super::fault::{Outcome, at, fault};
 use super::work::Cancel;
-use crate::beneath::DIRECTORY;
+use pyro_archive::beneath::DIRECTORY;
 
 /// In which order paths are visited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

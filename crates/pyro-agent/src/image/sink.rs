@@ -1,6 +1,6 @@
 //! Writing the entries of a layer beneath a root.
 //!
-//! Paths are resolved by [`crate::beneath`]. The last component is never followed: what stands
+//! Paths are resolved by [`pyro_archive::beneath`]. The last component is never followed: what stands
 //! there is replaced.
 
 use std::ffi::OsStr;
@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::beneath::{self, LeadsOut, Relative, Root};
+use pyro_archive::beneath::{self, LeadsOut, Relative, Root};
 use pyro_protocol::code::ErrorCode;
 use rustix::fs::{
     AtFlags, Dev, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags,

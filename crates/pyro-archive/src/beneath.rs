@@ -3,7 +3,7 @@
 //! Every name that a peer or an archive gives is resolved by the kernel inside the root's own
 //! handle (`RESOLVE_IN_ROOT`), so that no `..`, absolute name or symlink leads out of it, and
 //! no race between a check and its use can. The one way by which extractors and file actions
-//! reach a file.
+//! reach a file, in the guest and on the host.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
@@ -14,25 +14,25 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 /// How directories are opened.
-pub(crate) const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
+pub const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
 
 /// Mode of a directory that is made because something below it was asked for.
 const PARENT_MODE: Mode = Mode::from_raw_mode(0o755);
 
 /// A path below a root: no `..`, no NUL, nothing empty. The root itself has no parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Relative {
+pub struct Relative {
     parts: Vec<OsString>,
 }
 
 /// A name that cannot lie beneath a root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the name leads out of the root")]
-pub(crate) struct LeadsOut;
+pub struct LeadsOut;
 
 impl Relative {
     /// Reads `path` as lying below the root, whether it begins with `/` or not.
-    pub(crate) fn parse(path: &[u8]) -> Result<Self, LeadsOut> {
+    pub fn parse(path: &[u8]) -> Result<Self, LeadsOut> {
         let mut parts = Vec::new();
         for part in path.split(|byte| *byte == b'/') {
             match part {
@@ -46,7 +46,7 @@ impl Relative {
     }
 
     /// The path of its directory, and its last part; `None` for the root itself.
-    pub(crate) fn split(&self) -> Option<(Self, &OsStr)> {
+    pub fn split(&self) -> Option<(Self, &OsStr)> {
         let (name, parents) = self.parts.split_last()?;
         Some((
             Self {
@@ -68,25 +68,25 @@ impl Relative {
 
 /// A directory beneath which paths are resolved.
 #[derive(Debug)]
-pub(crate) struct Root {
+pub struct Root {
     directory: OwnedFd,
 }
 
 impl Root {
     /// Opens `path`, which is ours and not a peer's.
-    pub(crate) fn open(path: &Path) -> rustix::io::Result<Self> {
+    pub fn open(path: &Path) -> rustix::io::Result<Self> {
         let directory = rustix::fs::open(path, DIRECTORY, Mode::empty())?;
         Ok(Self { directory })
     }
 
     /// The root itself.
-    pub(crate) fn directory(&self) -> &OwnedFd {
+    pub fn directory(&self) -> &OwnedFd {
         &self.directory
     }
 
     /// Opens what `path` names. Symlinks on the way are followed inside the root; the last one
     /// too, unless `flags` say `NOFOLLOW`.
-    pub(crate) fn open_at(
+    pub fn open_at(
         &self,
         path: &Relative,
         flags: OFlags,
@@ -103,13 +103,13 @@ impl Root {
     }
 
     /// Opens the directory `path`.
-    pub(crate) fn open_directory(&self, path: &Relative) -> rustix::io::Result<OwnedFd> {
+    pub fn open_directory(&self, path: &Relative) -> rustix::io::Result<OwnedFd> {
         self.open_at(path, DIRECTORY, Mode::empty())
     }
 
     /// Opens the directory `path`, making what is missing of it with `make`, which is handed
     /// the directory to make it in and its name.
-    pub(crate) fn open_or_make_directory<E: From<Errno>>(
+    pub fn open_or_make_directory<E: From<Errno>>(
         &self,
         path: &Relative,
         make: impl Fn(&OwnedFd, &OsStr) -> Result<OwnedFd, E>,
@@ -135,7 +135,7 @@ impl Root {
 }
 
 /// Makes the directory `name` in `parent`, or takes the one that is there, and opens it.
-pub(crate) fn make_directory(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
+pub fn make_directory(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
     match rustix::fs::mkdirat(parent, name, PARENT_MODE) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(errno),

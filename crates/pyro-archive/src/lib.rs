@@ -1,0 +1,7 @@
+//! Trees of files as byte streams, and back.
+//!
+//! Owns what an archive is: reading and writing tar, and resolving every name in one
+//! [`beneath`] a root. The agent uses it inside the guest; the host may use the same code on
+//! what a guest sent. It knows no protocol, no machine and no runtime: everything here blocks.
+
+pub mod beneath;

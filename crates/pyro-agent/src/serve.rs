@@ -18,6 +18,7 @@ use serde_json::json;
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::time::timeout;
 
+use crate::budget::Budget;
 use crate::exec::Reaper;
 use crate::files::Files;
 use crate::jobs::{self, Jobs};
@@ -32,6 +33,7 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub struct Agent {
     reaper: Reaper,
+    budget: Budget,
     jobs: Jobs,
     shells: Shells,
     machine: Machine,
@@ -51,8 +53,10 @@ impl Agent {
     /// As [`Agent::new`], with the directory `workspace` in the place of `/workspace`.
     pub fn with_workspace(boot: BootTimes, workspace: PathBuf) -> std::io::Result<Self> {
         let reaper = Reaper::start()?;
+        let budget = Budget::of_this_machine();
         Ok(Self {
-            shells: Shells::new(reaper.clone()),
+            shells: Shells::new(reaper.clone(), budget.clone()),
+            budget,
             jobs: Jobs::of_this_process(),
             reaper,
             machine: Machine::of_this_process(),
@@ -82,7 +86,8 @@ impl Agent {
         let _served = self.machine.serve();
         let (reader, mut writer) = tokio::io::split(stream);
         let mut reader = BufReader::with_capacity(FRAME_CHUNK, reader);
-        let Ok(Ok(Some(line))) = timeout(REQUEST_DEADLINE, wire::read_line(&mut reader)).await
+        let Ok(Ok(Some(line))) =
+            timeout(REQUEST_DEADLINE, wire::read_line(&mut reader, &self.budget)).await
         else {
             return;
         };
@@ -120,11 +125,7 @@ impl Agent {
             }
             Request::Exec(command) => match command.reply {
                 ReplyForm::Collected => {
-                    let reply = exec::collected(&self.reaper, &command).await;
-                    match reply {
-                        Ok(reply) => wire::write_line(writer, &reply).await,
-                        Err(error) => wire::write_line(writer, &error).await,
-                    }
+                    exec::collected(&self.reaper, &self.budget, &command, writer).await
                 }
                 ReplyForm::Frames { stdin } => {
                     exec::streamed(&self.reaper, &command, stdin, reader, writer).await

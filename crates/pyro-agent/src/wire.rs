@@ -3,37 +3,59 @@
 
 use pyro_protocol::code::{ErrorCode, ErrorReply};
 use pyro_protocol::frame::{Frame, HEADER_LEN, Kind, encode, parse_header};
-use pyro_protocol::limits::MAX_REQUEST_LINE;
+use pyro_protocol::limits::{MAX_REQUEST_LINE, SMALL_REQUEST_LINE};
 use serde::Serialize;
 use tokio::io::{
     AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt,
 };
 
+use crate::budget::Budget;
+
 /// Reads one request line without its newline. `None`: the peer left without a word.
+///
+/// A long line takes what it may need from the budget until it is read.
 pub(crate) async fn read_line<R>(
     reader: &mut R,
+    budget: &Budget,
 ) -> std::io::Result<Option<Result<Vec<u8>, ErrorReply>>>
 where
     R: AsyncBufRead + Unpin,
 {
     let mut line = Vec::new();
-    let limit = MAX_REQUEST_LINE as u64 + 1;
-    (&mut *reader)
-        .take(limit)
-        .read_until(b'\n', &mut line)
-        .await?;
-    if line.is_empty() {
-        return Ok(None);
+    let mut limit = SMALL_REQUEST_LINE;
+    let mut reserved = budget.nothing();
+    loop {
+        let more = (limit + 1 - line.len()) as u64;
+        (&mut *reader)
+            .take(more)
+            .read_until(b'\n', &mut line)
+            .await?;
+        if line.last() == Some(&b'\n') {
+            line.pop();
+            return Ok(Some(Ok(line)));
+        }
+        if line.is_empty() {
+            return Ok(None);
+        }
+        if line.len() <= limit {
+            // The end of the peer's direction ends a request too.
+            return Ok(Some(Ok(line)));
+        }
+        if limit == MAX_REQUEST_LINE {
+            return Ok(Some(Err(ErrorReply::new(
+                ErrorCode::InvalidArgument,
+                format!("the request exceeds {MAX_REQUEST_LINE} bytes"),
+            ))));
+        }
+        limit = MAX_REQUEST_LINE;
+        // A growing vector holds its old bytes beside the new ones for a moment.
+        if !reserved.grow(2 * MAX_REQUEST_LINE) {
+            return Ok(Some(Err(ErrorReply::new(
+                ErrorCode::LimitExceeded,
+                "too many long requests at once; send it again later",
+            ))));
+        }
     }
-    if line.last() == Some(&b'\n') {
-        line.pop();
-    } else if line.len() > MAX_REQUEST_LINE {
-        return Ok(Some(Err(ErrorReply::new(
-            ErrorCode::InvalidArgument,
-            format!("the request exceeds {MAX_REQUEST_LINE} bytes"),
-        ))));
-    }
-    Ok(Some(Ok(line)))
 }
 
 /// Writes `value` as one line.

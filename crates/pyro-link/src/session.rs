@@ -13,7 +13,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt, TokioAsyncReadCompatExt};
 
 /// Most streams that live at once in one session.
-pub const MAX_STREAMS: usize = 512;
+///
+/// Each can make the multiplexer hold 256 KiB that nobody reads.
+pub const MAX_STREAMS: usize = 320;
 
 /// Streams opened by the peer and not yet accepted. More are reset.
 const BACKLOG: usize = 256;

@@ -6,6 +6,9 @@ use std::collections::VecDeque;
 
 use crate::limits::{CAPTURE_HEAD, CAPTURE_TAIL};
 
+/// The end of a stream that is kept even when there is no memory for more, in bytes.
+const LEAST_TAIL: usize = 4096;
+
 /// Keeps the first and the last bytes of a stream of any length.
 #[derive(Clone, Debug)]
 pub struct Capture {
@@ -46,6 +49,18 @@ impl Capture {
         self.tail.extend(rest);
     }
 
+    /// Bytes by which `bytes` would make the copy larger.
+    pub fn growth(&self, bytes: usize) -> usize {
+        let room = (self.head_limit - self.head.len()) + (self.tail_limit - self.tail.len());
+        bytes.min(room)
+    }
+
+    /// Lets the copy grow no more, but keeps it able to show the end of the stream.
+    pub fn stop_growing(&mut self) {
+        self.head_limit = self.head.len();
+        self.tail_limit = self.tail.len().max(LEAST_TAIL.min(self.tail_limit));
+    }
+
     /// Bytes that the stream had in all.
     pub fn total(&self) -> u64 {
         self.total
@@ -84,6 +99,21 @@ mod tests {
             String::from_utf8(capture.into_bytes()).unwrap(),
             "ab\n[… 5 bytes dropped …]\nhij"
         );
+    }
+
+    #[test]
+    fn a_copy_that_may_not_grow_still_shows_the_end() {
+        let mut capture = Capture::with_limits(100, 10_000);
+        capture.push(b"start");
+        assert_eq!(capture.growth(20_000), 10_095);
+        capture.stop_growing();
+        assert_eq!(capture.growth(20_000), LEAST_TAIL);
+        capture.push(&vec![b'x'; 20_000]);
+        capture.push(b"end");
+        assert_eq!(capture.growth(1), 0);
+        assert_eq!(capture.total(), 20_008);
+        let kept = capture.into_bytes();
+        assert!(kept.starts_with(b"start\n[") && kept.ends_with(b"xxxend"));
     }
 
     proptest! {

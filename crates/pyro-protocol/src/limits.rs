@@ -4,6 +4,17 @@
 /// 1 MiB `write_workspace_file` text after JSON escaping of ordinary text.
 pub const MAX_REQUEST_LINE: usize = 2 * 1024 * 1024;
 
+/// Longest request line that is read without asking for memory first. Longer ones share the
+/// agent's budget.
+pub const SMALL_REQUEST_LINE: usize = 64 * 1024;
+
+/// Most memory in bytes that all peers together make the agent hold beyond what each stream
+/// has: long requests, collected output, shells.
+pub const MAX_BUDGET: usize = 96 * 1024 * 1024;
+
+/// That memory in the smallest machine.
+pub const MIN_BUDGET: usize = 32 * 1024 * 1024;
+
 /// Longest reply header or control line that a host accepts, in bytes. A collected exec
 /// reply carries two captures of [`CAPTURE_HEAD`] + [`CAPTURE_TAIL`], each byte of which
 /// JSON may escape to six.

@@ -5,19 +5,19 @@
 //! reply and a streamed one differ only in where its output goes.
 
 mod cgroup;
+mod collected;
 mod drive;
 mod identity;
 mod reaper;
 mod spawn;
 
-use pyro_protocol::capture::Capture;
-use pyro_protocol::code::ErrorReply;
-use pyro_protocol::exec::{EXIT_SIGNAL_BASE, EXIT_TIMEOUT, Exec, ExecEnd, ExecReply};
+use pyro_protocol::exec::{EXIT_SIGNAL_BASE, Exec, ExecEnd};
 use pyro_protocol::frame::Kind;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
+pub(crate) use collected::collected;
 pub(crate) use reaper::Exit;
 pub use reaper::Reaper;
 pub(crate) use spawn::{BASE_PATH, OnTerminal, Tree, spawn_on_terminal};
@@ -31,47 +31,6 @@ const OUTPUT_QUEUE: usize = 4;
 
 /// Frames from the peer that may wait for the command's loop.
 const INPUT_QUEUE: usize = 16;
-
-/// Runs a command and answers once, as the original does.
-pub(crate) async fn collected(reaper: &Reaper, exec: &Exec) -> Result<ExecReply, ErrorReply> {
-    let (output, mut chunks) = mpsc::channel(OUTPUT_QUEUE);
-    let mut stdout = Capture::default();
-    let mut stderr = Capture::default();
-    let collect = async {
-        while let Some(chunk) = chunks.recv().await {
-            match chunk {
-                Output::Stdout(bytes) => stdout.push(&bytes),
-                Output::Stderr(bytes) => stderr.push(&bytes),
-                Output::Started { .. } | Output::Window(_) => {}
-            }
-        }
-    };
-    let (end, ()) = tokio::join!(drive(reaper, exec, None, output), collect);
-    if let Some(error) = end.error {
-        return Err(error);
-    }
-    let truncated = stdout.truncated() || stderr.truncated();
-    let mut stderr = String::from_utf8_lossy(&stderr.into_bytes()).into_owned();
-    if end.timed_out {
-        if !stderr.is_empty() && !stderr.ends_with('\n') {
-            stderr.push('\n');
-        }
-        let seconds = exec.timeout.as_secs_f64();
-        stderr = format!("{stderr}command timed out after {seconds} seconds\n");
-    }
-    Ok(ExecReply {
-        stdout: String::from_utf8_lossy(&stdout.into_bytes()).into_owned(),
-        stderr,
-        exit_code: match end.signal {
-            _ if end.timed_out => EXIT_TIMEOUT,
-            Some(signal) => -signal,
-            None => end.exit_code,
-        },
-        duration_ms: end.duration_ms,
-        timed_out: end.timed_out,
-        truncated,
-    })
-}
 
 /// Runs a command and answers with frames. The end of the peer's direction before the
 /// command's end cancels the command.

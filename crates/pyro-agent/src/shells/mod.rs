@@ -19,12 +19,13 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use pyro_protocol::code::{ErrorCode, ErrorReply};
-use pyro_protocol::limits::MAX_SHELLS;
+use pyro_protocol::limits::{MAX_SHELLS, SHELL_INPUT, SHELL_OUTPUT};
 use pyro_protocol::shell::{OpenShell, ShellId, ShellRequest, ShellSummary, WriteShell};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::budget::Budget;
 use crate::exec::Reaper;
 use crate::wire;
 use shell::Shell;
@@ -33,14 +34,16 @@ use shell::Shell;
 #[derive(Clone, Debug)]
 pub(crate) struct Shells {
     reaper: Reaper,
+    budget: Budget,
     open: Rc<RefCell<BTreeMap<ShellId, Rc<Shell>>>>,
 }
 
 impl Shells {
     /// No shells yet.
-    pub(crate) fn new(reaper: Reaper) -> Self {
+    pub(crate) fn new(reaper: Reaper, budget: Budget) -> Self {
         Self {
             reaper,
+            budget,
             open: Rc::default(),
         }
     }
@@ -125,7 +128,8 @@ impl Shells {
                 format!("{MAX_SHELLS} shells are open; close one first"),
             ));
         }
-        let shell = pump::start(&self.reaper, order)?;
+        let memory = self.budget.take(memory_of(&order), "another shell")?;
+        let shell = pump::start(&self.reaper, order, memory)?;
         open.insert(shell.id().clone(), Rc::clone(&shell));
         Ok(shell)
     }
@@ -154,6 +158,12 @@ impl Shells {
             )
         })
     }
+}
+
+/// Most bytes that a shell may come to hold. A redactor holds its values up to five times.
+fn memory_of(order: &OpenShell) -> usize {
+    let secrets: usize = order.redact_values.iter().map(String::len).sum();
+    SHELL_OUTPUT + SHELL_INPUT + 5 * secrets
 }
 
 /// A summary with the fields of `more`.

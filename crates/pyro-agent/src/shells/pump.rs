@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::program;
 use super::shell::{Shell, winsize};
+use crate::budget::Reserved;
 use crate::exec::{Exit, OnTerminal, Reaper, spawn_on_terminal};
 
 /// How long output that may begin a secret is held back while nothing follows.
@@ -34,7 +35,11 @@ const READ_BYTES: usize = 4096;
 const REST_BYTES: usize = 1024 * 1024;
 
 /// Starts a shell and its task.
-pub(super) fn start(reaper: &Reaper, mut order: OpenShell) -> Result<Rc<Shell>, ErrorReply> {
+pub(super) fn start(
+    reaper: &Reaper,
+    mut order: OpenShell,
+    memory: Reserved,
+) -> Result<Rc<Shell>, ErrorReply> {
     let env = program::environment(std::mem::take(&mut order.env));
     let argv = program::argv(&env);
     let OnTerminal {
@@ -45,7 +50,7 @@ pub(super) fn start(reaper: &Reaper, mut order: OpenShell) -> Result<Rc<Shell>, 
     // No await since the spawn: the reaper has not run.
     let exit = reaper.watch(pid);
     let terminal = Rc::new(terminal);
-    let shell = Rc::new(Shell::new(order, pid, tree, Rc::clone(&terminal)));
+    let shell = Rc::new(Shell::new(order, pid, tree, Rc::clone(&terminal), memory));
     tokio::task::spawn_local(run(Rc::clone(&shell), terminal, exit));
     Ok(shell)
 }

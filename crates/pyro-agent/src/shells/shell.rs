@@ -22,6 +22,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::text::{decode, rest_of_character};
+use crate::budget::Reserved;
 use crate::exec::{Exit, Tree};
 
 /// One shell.
@@ -43,6 +44,8 @@ pub(super) struct Shell {
     /// Output came, input was taken, or the shell ended.
     changed: watch::Sender<()>,
     ended: Cell<Option<Ended>>,
+    /// What the two buffers and the redactor may come to.
+    _memory: Reserved,
 }
 
 /// The output: what is kept of it, and what hides the secrets before it is kept.
@@ -67,6 +70,7 @@ impl Shell {
         pid: Pid,
         tree: Tree,
         terminal: Rc<AsyncFd<OwnedFd>>,
+        memory: Reserved,
     ) -> Self {
         Self {
             id: order.shell_id,
@@ -85,6 +89,7 @@ impl Shell {
             entered: Notify::new(),
             changed: watch::Sender::new(()),
             ended: Cell::new(None),
+            _memory: memory,
         }
     }
 

@@ -44,6 +44,13 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
+    /// The same agent, for another task.
+    pub(crate) fn again(&self) -> Self {
+        Self {
+            agent: self.agent.clone(),
+        }
+    }
+
     /// The peer's end of a new stream.
     pub(crate) fn connect(&self) -> DuplexStream {
         let (ours, theirs) = duplex(STREAM_BUFFER);

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use pyro_protocol::exec::ExecRequest;
 use pyro_protocol::frame::Kind;
+use pyro_protocol::limits::MAX_BUDGET;
 use rustix::process::{getpid, set_child_subreaper};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 use crate::guest::{script, with_guest};
@@ -29,6 +31,71 @@ fn one_hung_stream_holds_no_other() {
         drop(hung);
         eventually("the hung one is dead", || !runs(pid)).await;
         eventually("all are reaped", || zombies() == 0).await;
+    });
+}
+
+#[test]
+fn collected_output_of_many_commands_shares_one_budget() {
+    with_guest(async |guest| {
+        let place = tempfile::tempdir().expect("a directory");
+        let mut running = Vec::new();
+        for number in 0..64 {
+            let guest = guest.again();
+            // None ends before all have written, so that all copies live at the same time.
+            let command = format!(
+                "cd {}; echo {number}; yes | head -c 8000000; touch {number}; \
+                 until test -e go; do sleep 0.1; done; echo end",
+                place.path().display()
+            );
+            running.push(tokio::task::spawn_local(async move {
+                guest.collect(&script(&command)).await
+            }));
+        }
+        eventually("all have written", || {
+            std::fs::read_dir(place.path())
+                .expect("it is there")
+                .count()
+                == 64
+        })
+        .await;
+        std::fs::write(place.path().join("go"), "").expect("it is ours");
+        let mut kept = 0;
+        for (number, reply) in running.into_iter().enumerate() {
+            let reply = reply.await.expect("the peer goes on");
+            assert!(reply.truncated, "{number}");
+            assert!(reply.stdout.starts_with(&format!("{number}\n")));
+            assert!(reply.stdout.ends_with("\ny\nend\n"), "{number}");
+            kept += reply.stdout.len();
+        }
+        // Each alone would keep 4 MiB. The copies are counted twice; every command has its
+        // last words besides.
+        assert!(kept < MAX_BUDGET / 2 + 64 * 5000, "{kept} bytes");
+    });
+}
+
+#[test]
+fn long_requests_of_many_peers_share_one_budget() {
+    with_guest(async |guest| {
+        let mut long = Vec::new();
+        for _ in 0..100 {
+            let mut peer = guest.connect();
+            peer.write_all(&vec![b' '; 100_000]).await.expect("read");
+            long.push(peer);
+        }
+        guest.assert_serves().await;
+        let mut refused = 0;
+        for mut peer in long {
+            let _ = peer.shutdown().await;
+            let mut reply = String::new();
+            peer.read_to_string(&mut reply).await.expect("text");
+            refused += usize::from(reply.contains("limit_exceeded"));
+        }
+        assert!(refused > 50, "{refused}");
+        let text = "x".repeat(1_000_000);
+        let reply = guest
+            .ask_line(&format!(r#"{{"action": "ping", "text": "{text}"}}"#))
+            .await;
+        assert_eq!(reply["ok"], true, "what was held is free again");
     });
 }
 

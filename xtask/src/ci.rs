@@ -14,6 +14,9 @@ use anyhow::{Context as _, Result};
 /// The version that is built when no `cargo-deny` is there.
 const CARGO_DENY: &str = "0.20.2";
 
+/// The version that is built when no `cargo-fuzz` is there.
+const CARGO_FUZZ: &str = "0.13.2";
+
 /// The version that is built when no `cargo-nextest` is there.
 const CARGO_NEXTEST: &str = "0.9.143";
 
@@ -55,6 +58,17 @@ pub(crate) fn run(root: &Path, network: Network) -> Result<bool> {
         }
     }
     Ok(failures.is_empty())
+}
+
+/// The path of `cargo-fuzz`, which is built if it is missing.
+pub(crate) fn cargo_fuzz(root: &Path) -> Result<PathBuf> {
+    let search_path = std::env::var_os("PATH").unwrap_or_default();
+    if let Some(found) = find_tool(root, &search_path, "cargo-fuzz") {
+        return Ok(found);
+    }
+    let install = install_tool(root, "cargo-fuzz", CARGO_FUZZ);
+    anyhow::ensure!(perform(&install, root)?, "cargo-fuzz cannot be built");
+    Ok(tool_directory(root).join("bin/cargo-fuzz"))
 }
 
 struct Step {
@@ -120,6 +134,7 @@ fn steps(deny: &str, nextest: &str, network: Network) -> Vec<Step> {
             )
         },
     ];
+    steps.push(Step::new("fuzz", &["cargo", "xtask", "fuzz", "60"]));
     if network == Network::Online {
         steps.push(Step::new("advisories", &[deny, "check", "advisories"]));
     }
@@ -173,12 +188,11 @@ fn captured(step: &Step, root: &Path) -> Result<(bool, String)> {
     ))
 }
 
-/// The closing lines of the test runner, which CI reads.
+/// The closing lines of the test runner, which CI reads, and of the fuzz targets.
 fn test_summaries(output: &str) -> impl Iterator<Item = &str> {
-    output
-        .lines()
-        .map(str::trim)
-        .filter(|line| line.contains(" tests run: ") || line.contains(" test run: "))
+    output.lines().map(str::trim).filter(|line| {
+        line.contains(" tests run: ") || line.contains(" test run: ") || line.ends_with(" inputs")
+    })
 }
 
 fn tool_directory(root: &Path) -> PathBuf {
@@ -233,6 +247,7 @@ mod tests {
                 "cargo test --doc --workspace",
                 "/opt/cargo-deny check licenses bans sources",
                 "RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items",
+                "cargo xtask fuzz 60",
             ]
         );
         assert_eq!(quoted("it's"), r"'it'\''s'");

@@ -9,10 +9,12 @@
 )]
 
 mod ci;
+mod fuzz;
 mod tidy;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
@@ -22,14 +24,17 @@ Development tasks of this repository
 Usage: cargo xtask <TASK>
 
 Tasks:
-  ci [--online]  Run everything that CI checks: format, clippy, tests, doc tests,
-                 licences, bans and sources of dependencies, documentation.
-                 With --online also known vulnerabilities and yanked releases,
-                 which needs the network: github.com for the advisory database.
-  tidy           Check the rules of the tree; the tests of `xtask` check the same
-  help           Show this text
+  ci [--online]   Run everything that CI checks: format, clippy, tests, doc tests,
+                  licences, bans and sources of dependencies, documentation, and
+                  every fuzz target for a minute. With --online also known
+                  vulnerabilities and yanked releases, which needs the network:
+                  github.com for the advisory database.
+  fuzz [SECONDS]  Run every fuzz target for SECONDS (default 60), two at a time
+  tidy            Check the rules of the tree; the tests of `xtask` check the same
+  help            Show this text
 
-The first `ci` builds `cargo-deny` into `target/tools` unless it is in PATH.
+The first `ci` or `fuzz` builds `cargo-deny` and `cargo-fuzz` into `target/tools`
+unless they are in PATH.
 
 Example: cargo xtask ci
 ";
@@ -40,6 +45,8 @@ fn main() -> ExitCode {
     let done = match arguments.as_slice() {
         ["ci"] => ci::run(repository(), ci::Network::Offline),
         ["ci", "--online"] => ci::run(repository(), ci::Network::Online),
+        ["fuzz"] => fuzz("60"),
+        ["fuzz", seconds] => fuzz(seconds),
         ["tidy"] => tidy(),
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");
@@ -58,6 +65,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn fuzz(seconds: &str) -> Result<bool> {
+    let seconds = seconds.parse().context("SECONDS must be a number")?;
+    let cargo_fuzz = ci::cargo_fuzz(repository())?;
+    fuzz::run(repository(), &cargo_fuzz, Duration::from_secs(seconds))
 }
 
 fn tidy() -> Result<bool> {

@@ -10,7 +10,7 @@ const UNSAFE_MODULES: [&str; 2] = [
 ];
 
 /// The only modules that start processes, and which.
-const SPAWNING_MODULES: [(&str, &str); 10] = [
+const SPAWNING_MODULES: [(&str, &str); 11] = [
     (
         "crates/pyro-agent/src/exec/spawn.rs",
         "what the host asks to run in the guest",
@@ -39,6 +39,7 @@ const SPAWNING_MODULES: [(&str, &str); 10] = [
     ),
     ("crates/pyro/src/supervisor.rs", "our own hidden supervisor"),
     ("xtask/src/ci.rs", "the steps of CI"),
+    ("xtask/src/fuzz.rs", "the fuzz targets"),
 ];
 
 /// How far above `unsafe` its reason may begin.

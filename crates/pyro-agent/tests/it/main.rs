@@ -53,6 +53,8 @@ mod shells_terminal;
 #[cfg(test)]
 mod slow_reader;
 #[cfg(test)]
+mod soak;
+#[cfg(test)]
 mod start;
 #[cfg(test)]
 mod stdin;

@@ -8,6 +8,7 @@
 
 mod budget;
 pub mod clock;
+mod disk_ring;
 pub mod exec;
 mod files;
 pub mod image;
@@ -15,7 +16,9 @@ pub mod init;
 mod jobs;
 pub mod machine;
 pub mod serve;
+mod services;
 mod shells;
+mod text;
 mod wire;
 
 /// Identity of this build: a digest of the sources it was made from.

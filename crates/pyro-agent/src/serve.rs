@@ -23,6 +23,7 @@ use crate::exec::Reaper;
 use crate::files::Files;
 use crate::jobs::{self, Jobs};
 use crate::machine::{End, Machine, Settings, connect_tcp};
+use crate::services::Services;
 use crate::shells::Shells;
 use crate::{BUILD_ID, exec, image, wire};
 
@@ -39,6 +40,7 @@ pub struct Agent {
     machine: Machine,
     boot: BootTimes,
     files: Files,
+    services: Services,
 }
 
 impl Agent {
@@ -54,14 +56,16 @@ impl Agent {
     pub fn with_workspace(boot: BootTimes, workspace: PathBuf) -> std::io::Result<Self> {
         let reaper = Reaper::start()?;
         let budget = Budget::of_this_machine();
+        let files = Files::new(workspace);
         Ok(Self {
+            services: Services::new(reaper.clone(), files.clone()),
             shells: Shells::new(reaper.clone(), budget.clone()),
             budget,
             jobs: Jobs::of_this_process(),
             reaper,
             machine: Machine::of_this_process(),
             boot,
-            files: Files::new(workspace),
+            files,
         })
     }
 
@@ -146,7 +150,10 @@ impl Agent {
             Request::Quiesce(order) => tell(writer, machine.quiesce(order).await).await,
             Request::Revive(order) => tell(writer, machine.revive(order).await).await,
             Request::Shell(order) => self.shells.answer(order, reader, writer).await,
+            Request::Service(order) => self.services.answer(order, reader, writer).await,
             Request::PowerOff(order) => {
+                // Before their processes are ended, which would have some started again.
+                self.services.stop_all(order.term);
                 machine.order_power_off(order);
                 let answered = wire::write_line(writer, &json!({"ok": true})).await;
                 let _ = writer.shutdown().await;

@@ -20,6 +20,7 @@ pub mod limits;
 pub mod redact;
 pub mod request;
 pub mod ring;
+pub mod service;
 pub mod shell;
 pub mod supervise;
 pub mod vsock;

@@ -186,3 +186,48 @@ pub const MAX_JOB_WAIT_MS: u64 = 10 * 60 * 1000;
 
 /// Longest name of a user with a group, in bytes.
 pub const MAX_USER: usize = 128;
+
+/// Most services that are remembered, running or ended. One costs at most
+/// [`MAX_SERVICE_ORDER`] and ten times its secrets ([`MAX_REDACT_BYTES`]) of memory, and two
+/// rings of [`MAX_SERVICE_LOG`] of the machine's disk.
+pub const MAX_SERVICES: usize = 64;
+
+/// Longest name of a service, in bytes.
+pub const MAX_SERVICE_NAME: usize = 64;
+
+/// Most bytes of a service's command, variables and readiness together: they are kept as
+/// long as the service is.
+pub const MAX_SERVICE_ORDER: usize = 256 * 1024;
+
+/// Longest time that a service may be given to become ready.
+pub const MAX_SERVICE_READY_MS: u64 = 60 * 60 * 1000;
+
+/// Longest wait for a service: a caller that is gone must not leave it behind for ever.
+pub const MAX_SERVICE_WAIT_MS: u64 = 10 * 60 * 1000;
+
+/// Longest pause between two looks at a service's readiness.
+pub const MAX_SERVICE_INTERVAL_MS: u64 = 60 * 1000;
+
+/// Longest time that a service may be given between TERM and KILL.
+pub const MAX_SERVICE_STOP_MS: u64 = 5 * 60 * 1000;
+
+/// Most automatic restarts in a row that a service may be given.
+pub const MAX_SERVICE_RESTARTS: u32 = 1_000_000;
+
+/// Longest pause before an automatic restart; doubling ends here.
+pub const MAX_SERVICE_RESTART_DELAY_MS: u64 = 60 * 1000;
+
+/// Last bytes of each output that a service keeps unless it was given another number.
+pub const DEFAULT_SERVICE_LOG: u64 = 8 * 1024 * 1024;
+
+/// Fewest bytes of each output that a service can be told to keep: a few screens.
+pub const MIN_SERVICE_LOG: u64 = 4096;
+
+/// Most bytes of each output that a service can be told to keep.
+pub const MAX_SERVICE_LOG: u64 = 64 * 1024 * 1024;
+
+/// Most bytes of each output that one `logs_service` answers.
+pub const MAX_SERVICE_LOG_READ: usize = 1024 * 1024;
+
+/// Longest URL that a readiness may name, in bytes.
+pub const MAX_SERVICE_URL: usize = 2048;

@@ -12,6 +12,7 @@ use crate::guest::{
 };
 use crate::job::JobRequest;
 use crate::limits::{MAX_LAYERS, MAX_PING_BYTES};
+use crate::service::{self, ServiceRequest};
 use crate::shell::{self, ShellRequest};
 
 /// A request, checked.
@@ -39,6 +40,8 @@ pub enum Request {
     Files(Box<FileRequest>),
     /// Something about jobs.
     Job(JobRequest),
+    /// Something about services.
+    Service(ServiceRequest),
     /// Connect the stream to a port of the guest.
     ConnectTcp(ConnectTcp),
     /// How is the machine doing?
@@ -102,6 +105,15 @@ pub const ACTIONS: &[&str] = &[
     "list_shells",
     "wait_shell",
     "attach_shell",
+    "start_service",
+    "status_service",
+    "logs_service",
+    "stop_service",
+    "list_services",
+    "wait_service",
+    "restart_service",
+    "remove_service",
+    "follow_service",
 ];
 
 impl Request {
@@ -168,6 +180,10 @@ impl Request {
             name if shell::ACTIONS.contains(&name) => {
                 let action = name.to_owned();
                 Ok(Self::Shell(ShellRequest::parse(&action, value)?))
+            }
+            name if service::ACTIONS.contains(&name) => {
+                let action = name.to_owned();
+                Ok(Self::Service(ServiceRequest::parse(&action, value)?))
             }
             file if FILE_ACTIONS.contains(&file) => {
                 let file = file.to_owned();

@@ -6,6 +6,10 @@ use std::collections::BTreeMap;
 use pyro_protocol::code::{ErrorCode, ErrorReply};
 use pyro_protocol::exec::{ExecEnd, ExecReply, ExecRequest};
 use pyro_protocol::request::{ACTIONS, BootTimes, BuildProgress, BuildRoot, Hello, LayerDisk};
+use pyro_protocol::service::{
+    FollowEnd, FollowGap, FollowReason, LastExit, LogCursors, Readiness, RestartWhen, ServiceLogs,
+    ServiceName, ServiceRecord, ServiceState, ServiceWaited, StopReason, WaitedReason,
+};
 use pyro_protocol::supervise::{
     ControlRequest, EndReason, EngineChoice, EngineFinding, Event, Failure, FailureCause, Journal,
     Lease, MachineOrder, ProbeOrder, ProbeReport, Ready, Role, SweepOrder, SweepReport,
@@ -91,6 +95,73 @@ fn the_agents_messages() {
             &BuildProgress {
                 entries: 1,
                 bytes: 2,
+            },
+        ),
+    ];
+    insta::assert_snapshot!(text.concat());
+}
+
+#[test]
+fn the_agents_words_about_services() {
+    let name = ServiceName::parse("web").expect("a name");
+    let record = ServiceRecord {
+        service_name: name,
+        command: "serve".into(),
+        cwd: "/workspace".into(),
+        state: ServiceState::Failed,
+        started_at: 1.5,
+        readiness: Some(Readiness::Tcp {
+            address: "127.0.0.1:80".into(),
+        }),
+        ready_at: None,
+        ended_at: Some(2.5),
+        exit_code: Some(137),
+        pid: 7,
+        stop_reason: Some(StopReason::StartFailed),
+        signal: Some(9),
+        restart: RestartWhen::OnFailure,
+        restarts: 1,
+        last_exit: Some(LastExit {
+            ended_at: 1.25,
+            exit_code: 1,
+            signal: None,
+            stop_reason: Some(StopReason::ProcessExitedBeforeReady),
+        }),
+        version: 4,
+        error: Some(ErrorReply::new(ErrorCode::NotFound, "gone")),
+    };
+    let since = LogCursors {
+        stdout: 1,
+        stderr: 2,
+    };
+    let text = [
+        json("service", &record),
+        json(
+            "service logs",
+            &ServiceLogs {
+                record: record.clone(),
+                stdout: "o".into(),
+                stderr: "e".into(),
+                tail_lines: Some(1),
+                truncated: true,
+                since,
+                dropped: LogCursors::default(),
+            },
+        ),
+        json(
+            "service waited",
+            &ServiceWaited {
+                record: record.clone(),
+                reason: WaitedReason::Changed,
+            },
+        ),
+        json("service gap", &FollowGap { lost: since, since }),
+        json(
+            "service followed",
+            &FollowEnd {
+                record,
+                reason: FollowReason::Detached,
+                since,
             },
         ),
     ];

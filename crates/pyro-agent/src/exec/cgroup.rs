@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pyro_protocol::exec::Usage;
+use rustix::process::Pid;
 
 const ROOT: &str = "/sys/fs/cgroup/pyro";
 
@@ -64,6 +65,15 @@ impl Cgroup {
             system_ms: ms("system_usec ")?,
             peak_memory_bytes: peak.and_then(|peak| peak.trim().parse().ok()),
         })
+    }
+
+    /// The living processes inside.
+    pub(super) fn members(&self) -> Vec<Pid> {
+        let inside = fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
+        inside
+            .lines()
+            .filter_map(|line| Pid::from_raw(line.parse().ok()?))
+            .collect()
     }
 
     /// Kills every process inside.

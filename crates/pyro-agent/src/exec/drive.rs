@@ -390,7 +390,7 @@ async fn until(instant: Option<Instant>) {
     }
 }
 
-async fn wait_exit(exit: &mut Option<oneshot::Receiver<Exit>>) -> Exit {
+pub(super) async fn wait_exit(exit: &mut Option<oneshot::Receiver<Exit>>) -> Exit {
     match exit {
         // A reaper that is gone means that this process is going too.
         Some(exit) => exit.await.unwrap_or(Exit::Signal(Signal::KILL.as_raw())),
@@ -405,7 +405,7 @@ async fn next_frame(frames: &mut Option<mpsc::Receiver<Frame>>) -> Option<Frame>
     }
 }
 
-async fn read_chunk(pipe: &mut Option<pipe::Receiver>) -> std::io::Result<Vec<u8>> {
+pub(super) async fn read_chunk(pipe: &mut Option<pipe::Receiver>) -> std::io::Result<Vec<u8>> {
     match pipe {
         Some(pipe) => {
             let mut chunk = Vec::with_capacity(FRAME_CHUNK);
@@ -417,7 +417,7 @@ async fn read_chunk(pipe: &mut Option<pipe::Receiver>) -> std::io::Result<Vec<u8
 }
 
 /// A chunk that was read; at the end of the pipe none, and the pipe is closed.
-fn take_chunk(
+pub(super) fn take_chunk(
     chunk: std::io::Result<Vec<u8>>,
     pipe: &mut Option<pipe::Receiver>,
 ) -> Option<Vec<u8>> {
@@ -431,7 +431,7 @@ fn take_chunk(
 }
 
 /// Reads what a pipe holds now, without waiting, in pieces that fit into a frame.
-fn read_rest(pipe: &mut Option<pipe::Receiver>) -> Vec<Vec<u8>> {
+pub(super) fn read_rest(pipe: &mut Option<pipe::Receiver>) -> Vec<Vec<u8>> {
     // A byte more than a pipe holds, so that its end is seen behind a full one.
     let mut rest = vec![0; OUTPUT_PIPE_BYTES + 1];
     let mut filled = 0;

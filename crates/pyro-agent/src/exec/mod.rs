@@ -8,7 +8,9 @@ mod cgroup;
 mod collected;
 mod drive;
 mod identity;
+mod process;
 mod reaper;
+mod session;
 mod spawn;
 
 use pyro_protocol::exec::{EXIT_SIGNAL_BASE, Exec, ExecEnd};
@@ -18,8 +20,10 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 pub(crate) use collected::collected;
+pub(crate) use process::{Happened, Process};
 pub(crate) use reaper::Exit;
 pub use reaper::Reaper;
+pub(crate) use session::{members, signal_all};
 pub(crate) use spawn::{BASE_PATH, OnTerminal, Tree, spawn_on_terminal};
 
 use crate::wire;

@@ -178,6 +178,13 @@ impl Files {
         }
     }
 
+    /// Whether something stands at `path` in the workspace. Symlinks are followed inside it.
+    pub(crate) async fn exists(&self, path: &str) -> bool {
+        let files = self.clone();
+        let target = Target::workspace(path);
+        short(move || files.at(&target)?.stat(true)).await.is_ok()
+    }
+
     async fn read<W>(&self, request: FileRead, writer: &mut W) -> std::io::Result<()>
     where
         W: AsyncWrite + Unpin,

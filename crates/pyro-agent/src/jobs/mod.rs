@@ -5,7 +5,6 @@
 //! peer, so that no peer's leaving touches it.
 
 mod register;
-mod ring;
 
 use std::time::Duration;
 

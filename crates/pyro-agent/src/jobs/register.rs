@@ -14,7 +14,7 @@ use pyro_protocol::limits::{JOB_RING_BYTES, MAX_JOBS, MAX_TOKENS, STDIN_WINDOW};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
-use super::ring::DiskRing;
+use crate::disk_ring::DiskRing;
 use crate::exec::{Input, Output, Reaper, drive};
 
 /// Where the output of jobs lies in a machine: on its disk, which goes with it.

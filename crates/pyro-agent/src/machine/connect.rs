@@ -47,11 +47,16 @@ where
     tokio::try_join!(up, pass_down(from_service, writer, watched)).map(drop)
 }
 
-async fn connect(order: &ConnectTcp) -> Result<TcpStream, ErrorReply> {
+/// Connects to the first of the addresses that answers.
+pub(crate) async fn connect(order: &ConnectTcp) -> Result<TcpStream, ErrorReply> {
     let tries = async {
         let mut first = None;
         for address in &order.addresses {
             match TcpStream::connect(SocketAddr::new(*address, order.port.get())).await {
+                // With nobody listening, the kernel may connect a socket to itself.
+                Ok(stream) if reaches_itself(&stream) => {
+                    first = first.or(Some(io::ErrorKind::ConnectionRefused.into()));
+                }
                 Ok(stream) => return Ok(stream),
                 Err(error) => first = first.or(Some(error)),
             }
@@ -77,6 +82,11 @@ async fn connect(order: &ConnectTcp) -> Result<TcpStream, ErrorReply> {
             ),
         )),
     }
+}
+
+/// Whether a socket was given its own port to connect to, and answers itself.
+fn reaches_itself(stream: &TcpStream) -> bool {
+    stream.local_addr().ok() == stream.peer_addr().ok()
 }
 
 fn code_of(kind: io::ErrorKind) -> ErrorCode {
@@ -154,5 +164,23 @@ where
         }
         writer.write_all(&buffer[..count]).await?;
         writer.flush().await?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::{TcpListener, TcpSocket};
+
+    #[tokio::test]
+    async fn a_socket_that_answers_itself_is_known() {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap();
+        let own = socket.connect(address).await.unwrap();
+        assert!(reaches_itself(&own));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let other = TcpStream::connect(listener.local_addr().unwrap());
+        assert!(!reaches_itself(&other.await.unwrap()));
     }
 }

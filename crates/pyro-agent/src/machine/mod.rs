@@ -27,7 +27,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 
-pub(crate) use connect::tcp as connect_tcp;
+pub(crate) use connect::{connect, tcp as connect_tcp};
 use gate::Gate;
 pub(crate) use gate::{Served, Working};
 pub use settings::Settings;

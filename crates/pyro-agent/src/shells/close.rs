@@ -5,8 +5,8 @@ use std::time::Duration;
 use rustix::process::{Signal, kill_process_group};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::session::{members, signal_all};
 use super::shell::Shell;
+use crate::exec::{members, signal_all};
 
 /// How long a shell may take to end after the hang-up, and again after the kill.
 const GRACE: Duration = Duration::from_secs(5);

@@ -9,9 +9,7 @@ mod close;
 mod program;
 mod pump;
 mod search;
-mod session;
 mod shell;
-mod text;
 mod wait;
 
 use std::cell::RefCell;

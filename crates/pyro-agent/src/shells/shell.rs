@@ -21,9 +21,9 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::text::{decode, rest_of_character};
 use crate::budget::Reserved;
 use crate::exec::{Exit, Tree};
+use crate::text::{decode, rest_of_character};
 
 /// One shell.
 #[derive(Debug)]

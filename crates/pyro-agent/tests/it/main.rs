@@ -45,6 +45,14 @@ mod processes;
 #[cfg(test)]
 mod requests;
 #[cfg(test)]
+mod services;
+#[cfg(test)]
+mod services_logs;
+#[cfg(test)]
+mod services_ready;
+#[cfg(test)]
+mod services_restart;
+#[cfg(test)]
 mod shells;
 #[cfg(test)]
 mod shells_live;

@@ -135,10 +135,9 @@ async fn one(opener: &Opener, random: &Random, jobs: &Jobs) {
                 let _ = timeout(Duration::from_millis(20), all).await;
                 return;
             }
-            match timeout(ANSWER, all).await {
-                Ok(read) => read.expect("the stream ends in order"),
-                Err(_) => panic!("no end to the answer to {line}"),
-            };
+            let read = timeout(ANSWER, all).await;
+            read.unwrap_or_else(|_| panic!("no end to the answer to {line}"))
+                .expect("the stream ends in order");
             assert!(!reply.is_empty(), "no answer to {line}");
             if line["detach"] == true
                 && let Ok(status) = serde_json::from_slice::<Value>(&reply)

@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 /// After the leader's end its number may belong to a stranger as soon as the session is
 /// empty, so a leader that is alive although it ended (`leader_ended`) means that the session
 /// is another one.
-pub(super) fn members(leader: Pid, leader_ended: bool) -> Vec<Pid> {
+pub(crate) fn members(leader: Pid, leader_ended: bool) -> Vec<Pid> {
     let Ok(processes) = std::fs::read_dir("/proc") else {
         return Vec::new();
     };
@@ -36,7 +36,7 @@ pub(super) fn members(leader: Pid, leader_ended: bool) -> Vec<Pid> {
 }
 
 /// Sends `signal` to each of `processes`.
-pub(super) fn signal_all(processes: &[Pid], signal: Signal) {
+pub(crate) fn signal_all(processes: &[Pid], signal: Signal) {
     for pid in processes {
         // Gone is what we want.
         let _ = kill_process(*pid, signal);

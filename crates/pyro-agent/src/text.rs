@@ -2,18 +2,18 @@
 
 /// Text out of the middle of a stream.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Decoded {
+pub(crate) struct Decoded {
     /// The characters; what is no UTF-8 is replaced.
-    pub(super) text: String,
+    pub(crate) text: String,
     /// How many bytes they were.
-    pub(super) length: usize,
+    pub(crate) length: usize,
     /// What follows is the beginning of a character and nothing more.
-    pub(super) at_half: bool,
+    pub(crate) at_half: bool,
 }
 
 /// Up to `most` characters of `bytes`. A character that is cut at the end is left for later
 /// unless `ended` says that the rest never comes.
-pub(super) fn decode(bytes: &[u8], most: usize, ended: bool) -> Decoded {
+pub(crate) fn decode(bytes: &[u8], most: usize, ended: bool) -> Decoded {
     let mut decoded = Decoded {
         text: String::new(),
         length: 0,
@@ -51,7 +51,7 @@ pub(super) fn decode(bytes: &[u8], most: usize, ended: bool) -> Decoded {
 }
 
 /// How many bytes at the beginning are the end of a character whose beginning is missing.
-pub(super) fn rest_of_character(bytes: &[u8]) -> usize {
+pub(crate) fn rest_of_character(bytes: &[u8]) -> usize {
     let most = &bytes[..bytes.len().min(3)];
     most.iter().take_while(|byte| **byte & 0xC0 == 0x80).count()
 }

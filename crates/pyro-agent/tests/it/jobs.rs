@@ -233,7 +233,8 @@ fn input_is_taken_only_as_far_as_it_fits() {
         }
         let refused = refused.expect("a command that reads nothing fills its window");
         assert_eq!(refused["code"], ErrorCode::LimitExceeded.as_str());
-        guest.assert_serves().await;
+        ask(&guest, json!({"action": "job_end", "job_id": job})).await;
+        wait(&guest, &job).await;
     });
 }
 

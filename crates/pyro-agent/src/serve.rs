@@ -22,10 +22,10 @@ use crate::budget::Budget;
 use crate::exec::Reaper;
 use crate::files::Files;
 use crate::jobs::{self, Jobs};
-use crate::machine::{End, Machine, Settings, connect_tcp};
+use crate::machine::{End, Machine, Settings, connect_tcp, elsewhere};
 use crate::services::Services;
 use crate::shells::Shells;
-use crate::{BUILD_ID, exec, image, wire};
+use crate::{BUILD_ID, exec, files, image, wire};
 
 /// How long a peer may take to send its request line.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
@@ -54,26 +54,33 @@ impl Agent {
 
     /// As [`Agent::new`], with the directory `workspace` in the place of `/workspace`.
     pub fn with_workspace(boot: BootTimes, workspace: PathBuf) -> std::io::Result<Self> {
+        Self::of(boot, workspace, elsewhere())
+    }
+
+    /// As [`Agent::new`], with the machine's settings behind `settings`. Without them there
+    /// are none.
+    pub fn with_settings(boot: BootTimes, settings: Arc<dyn Settings>) -> std::io::Result<Self> {
+        Self::of(boot, PathBuf::from(WORKSPACE), settings)
+    }
+
+    fn of(
+        boot: BootTimes,
+        workspace: PathBuf,
+        settings: Arc<dyn Settings>,
+    ) -> std::io::Result<Self> {
         let reaper = Reaper::start()?;
         let budget = Budget::of_this_machine();
+        let machine = Machine::with(settings);
         let files = Files::new(workspace);
         Ok(Self {
             services: Services::new(reaper.clone(), files.clone()),
             shells: Shells::new(reaper.clone(), budget.clone()),
             budget,
-            jobs: Jobs::of_this_process(),
-            reaper,
-            machine: Machine::of_this_process(),
-            boot,
+            jobs: Jobs::new(machine.freezer()),
             files,
-        })
-    }
-
-    /// The same, with the machine's settings behind `settings`.
-    pub fn with_settings(boot: BootTimes, settings: Arc<dyn Settings>) -> std::io::Result<Self> {
-        Ok(Self {
-            machine: Machine::with(settings),
-            ..Self::new(boot)?
+            reaper,
+            machine,
+            boot,
         })
     }
 
@@ -140,7 +147,12 @@ impl Agent {
             },
             Request::Job(request) => jobs::answer(&self.jobs, request, writer).await,
             Request::SetClock { unix_ns } => tell(writer, machine.set_clock(unix_ns)).await,
-            Request::Files(request) => self.files.answer(*request, reader, writer).await,
+            Request::Files(request) => {
+                if files::writes(&request) {
+                    machine.freezer().thawed().await;
+                }
+                self.files.answer(*request, reader, writer).await
+            }
             Request::BuildRoot(order) => image::build_root(order, writer).await,
             Request::ConnectTcp(order) => connect_tcp(&order, reader, writer).await,
             Request::Metrics => tell(writer, machine.metrics().await).await,
@@ -148,6 +160,8 @@ impl Agent {
             Request::SetIdentity(names) => tell(writer, machine.set_identity(names).await).await,
             Request::Sync(order) => tell(writer, machine.sync(order).await).await,
             Request::Quiesce(order) => tell(writer, machine.quiesce(order).await).await,
+            Request::Freeze(order) => tell(writer, machine.freeze(order).await).await,
+            Request::Thaw => tell(writer, machine.thaw().await).await,
             Request::Revive(order) => tell(writer, machine.revive(order).await).await,
             Request::Shell(order) => self.shells.answer(order, reader, writer).await,
             Request::Service(order) => self.services.answer(order, reader, writer).await,

@@ -126,6 +126,10 @@ pub const MAX_SEARCHED_LINE: usize = 1024 * 1024;
 /// Longest wait that a request about the machine itself may ask for: ten minutes.
 pub const MAX_MACHINE_WAIT_MS: u64 = 10 * 60 * 1000;
 
+/// Longest time that file systems stay frozen: what writes waits so long, and no signal ends
+/// it meanwhile. A machine that is stopped for its snapshot does not count the time.
+pub const MAX_FREEZE_MS: u64 = 60 * 1000;
+
 /// Fewest bytes of a seed: one key of the kernel's generator.
 pub const MIN_SEED: usize = 32;
 

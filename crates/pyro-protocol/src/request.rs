@@ -7,8 +7,9 @@ use crate::code::{ErrorCode, ErrorReply};
 use crate::exec::{Exec, ExecRequest};
 use crate::files::{FILE_ACTIONS, FileRequest};
 use crate::guest::{
-    ConnectTcp, ConnectTcpRequest, Identity, IdentityRequest, PowerOff, PowerOffRequest, Quiesce,
-    QuiesceRequest, Revive, ReviveRequest, Seed, SeedRequest, Sync, SyncRequest,
+    ConnectTcp, ConnectTcpRequest, Freeze, FreezeRequest, Identity, IdentityRequest, PowerOff,
+    PowerOffRequest, Quiesce, QuiesceRequest, Revive, ReviveRequest, Seed, SeedRequest, Sync,
+    SyncRequest,
 };
 use crate::job::JobRequest;
 use crate::limits::{MAX_LAYERS, MAX_PING_BYTES};
@@ -54,6 +55,10 @@ pub enum Request {
     Sync(Sync),
     /// Come to rest before a snapshot.
     Quiesce(Quiesce),
+    /// Let nothing write to a disk.
+    Freeze(Freeze),
+    /// Let it be written again.
+    Thaw,
     /// Take up work again after one.
     Revive(Revive),
     /// End every process, sync, power off. The reply comes before the power goes.
@@ -95,6 +100,8 @@ pub const ACTIONS: &[&str] = &[
     "set_identity",
     "sync",
     "quiesce",
+    "freeze",
+    "thaw",
     "revive",
     "open_shell",
     "read_shell",
@@ -176,6 +183,8 @@ impl Request {
             )),
             "sync" => Ok(Self::Sync(decode::<SyncRequest>(value)?.check()?)),
             "quiesce" => Ok(Self::Quiesce(decode::<QuiesceRequest>(value)?.check()?)),
+            "freeze" => Ok(Self::Freeze(decode::<FreezeRequest>(value)?.check()?)),
+            "thaw" => Ok(Self::Thaw),
             "revive" => Ok(Self::Revive(decode::<ReviveRequest>(value)?.check()?)),
             name if shell::ACTIONS.contains(&name) => {
                 let action = name.to_owned();

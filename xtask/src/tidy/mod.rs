@@ -59,7 +59,7 @@ checks! {
     fn no_test_is_ignored = Source(words::ignores_no_test);
     fn lints_are_expected_not_allowed = Source(words::allows_no_lint);
     fn unwrap_is_only_in_tests = Source(words::unwraps_only_in_tests);
-    fn unsafe_is_in_two_modules = Source(boundary::keeps_unsafe_in_its_place);
+    fn unsafe_is_in_three_modules = Source(boundary::keeps_unsafe_in_its_place);
     fn unsafe_says_why_it_is_sound = Source(boundary::says_why_unsafe_is_sound);
     fn only_the_command_line_reads_the_environment = Source(boundary::reads_no_environment);
     fn only_the_command_line_prints = Source(boundary::prints_nothing);

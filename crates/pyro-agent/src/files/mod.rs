@@ -266,6 +266,27 @@ impl Files {
     }
 }
 
+/// Whether a request is one that changes the disk. A thread that writes to a frozen one
+/// could not be had back, so it has to wait before.
+pub(crate) fn writes(request: &FileRequest) -> bool {
+    match request {
+        FileRequest::Write(_)
+        | FileRequest::Mkdir(_)
+        | FileRequest::Rename(_)
+        | FileRequest::Remove(_)
+        | FileRequest::Copy(_)
+        | FileRequest::LegacyWrite(_)
+        | FileRequest::LegacyDelete(_) => true,
+        FileRequest::Stat(_)
+        | FileRequest::List(_)
+        | FileRequest::Read(_)
+        | FileRequest::Glob(_)
+        | FileRequest::Grep(_)
+        | FileRequest::LegacyList(_)
+        | FileRequest::LegacyRead(_) => false,
+    }
+}
+
 enum Begun {
     Done(FileWritten),
     Open(Box<Writing>),

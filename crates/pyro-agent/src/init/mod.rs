@@ -18,6 +18,7 @@ mod network;
 mod port;
 mod power;
 
+use std::fs::File;
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 
@@ -27,6 +28,7 @@ use tokio::task::LocalSet;
 use tokio::time::Instant;
 
 use crate::clock;
+use crate::machine::of_machine;
 use crate::serve::Agent;
 use cmdline::Cmdline;
 pub(crate) use disk::find as find_disk;
@@ -59,9 +61,10 @@ fn boot_and_serve() -> Result<Instant, Fault> {
     if cmdline.network {
         modules::load("/lib/pyro/network")?;
     }
-    if let Some(disks) = &cmdline.root {
-        mounts::enter_root(disks)?;
-    }
+    let disk = match &cmdline.root {
+        Some(disks) => Some(mounts::enter_root(disks)?),
+        None => None,
+    };
     mounts::late()?;
     boot.mounts_us = clock::since_boot_us();
     if cmdline.network {
@@ -74,17 +77,18 @@ fn boot_and_serve() -> Result<Instant, Fault> {
         .enable_all()
         .build()
         .map_err(|source| Fault::agent(format!("starting the runtime: {source}")))?;
-    let outcome = LocalSet::new().block_on(&runtime, serve_until_power_off(boot));
+    let outcome = LocalSet::new().block_on(&runtime, serve_until_power_off(boot, disk));
     // Dropping it would wait for blocking work, however long a broken disk holds that up.
     runtime.shutdown_background();
     outcome
 }
 
-/// Serves session after session: a link that breaks is started anew.
-async fn serve_until_power_off(mut boot: BootTimes) -> Result<Instant, Fault> {
+/// Serves session after session: a link that breaks is started anew. `disk` is a directory
+/// on the disk that takes what is written.
+async fn serve_until_power_off(mut boot: BootTimes, disk: Option<File>) -> Result<Instant, Fault> {
     let mut port = LinkPort::open().await?;
     boot.link_us = clock::since_boot_us();
-    let agent = Agent::new(boot)
+    let agent = Agent::with_settings(boot, of_machine(disk))
         .map_err(|source| Fault::agent(format!("starting the reaper: {source}")))?;
     let sessions = async {
         loop {

@@ -4,7 +4,7 @@
 //! to the upper disk.
 
 use std::ffi::CString;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -26,11 +26,14 @@ pub(super) fn early() -> Result<(), Fault> {
     Ok(())
 }
 
-/// Makes the overlay of image and upper disk the root.
-pub(super) fn enter_root(disks: &RootDisks) -> Result<(), Fault> {
+/// Makes the overlay of image and upper disk the root. Returns a directory on the upper disk,
+/// to which no path leads any more.
+pub(super) fn enter_root(disks: &RootDisks) -> Result<File, Fault> {
     mount_disk(&disks.image, IMAGE, MountFlags::RDONLY, c"")?;
     // Zeroing inode tables in the background would fill the sparse disk for nothing.
     mount_disk(&disks.upper, UPPER, MountFlags::NOATIME, c"noinit_itable")?;
+    let disk = File::open(UPPER)
+        .map_err(|error| Fault::image(format!("opening the upper disk: {error}")))?;
     for directory in ["/pyro/upper/upper", "/pyro/upper/work", ROOT] {
         make_dir(directory).map_err(Fault::image)?;
     }
@@ -48,7 +51,8 @@ pub(super) fn enter_root(disks: &RootDisks) -> Result<(), Fault> {
         .and_then(|()| mount_move(".", "/"))
         .and_then(|()| rustix::process::chroot("."))
         .and_then(|()| rustix::process::chdir("/"));
-    covered.map_err(|errno| Fault::agent(format!("entering the root: {errno}")))
+    covered.map_err(|errno| Fault::agent(format!("entering the root: {errno}")))?;
+    Ok(disk)
 }
 
 /// Mounts what programs in the guest expect.

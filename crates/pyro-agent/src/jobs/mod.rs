@@ -66,7 +66,7 @@ where
             tell(writer, send(jobs, &job_id, frame)).await
         }
         JobRequest::End { job_id } => tell(writer, jobs.end(&job_id)).await,
-        JobRequest::Remove { job_id } => tell(writer, jobs.remove(&job_id)).await,
+        JobRequest::Remove { job_id } => tell(writer, jobs.remove(&job_id).await).await,
     }
 }
 

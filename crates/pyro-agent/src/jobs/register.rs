@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::disk_ring::DiskRing;
 use crate::exec::{Input, Output, Reaper, drive};
+use crate::machine::Freezer;
 
 /// Where the output of jobs lies in a machine: on its disk, which goes with it.
 const DIRECTORY: &str = "/var/lib/pyro/jobs";
@@ -33,6 +34,7 @@ const INPUT_QUEUE: usize = 16;
 #[derive(Clone, Debug)]
 pub(crate) struct Jobs {
     directory: Rc<PathBuf>,
+    freezer: Freezer,
     register: Rc<RefCell<Register>>,
 }
 
@@ -73,8 +75,8 @@ pub(super) struct Job {
 }
 
 impl Jobs {
-    /// No jobs yet.
-    pub(crate) fn of_this_process() -> Self {
+    /// No jobs yet. Their outputs are written while `freezer` lets them.
+    pub(crate) fn new(freezer: Freezer) -> Self {
         let in_machine = rustix::process::getpid().is_init();
         let directory = if in_machine {
             DIRECTORY
@@ -83,12 +85,15 @@ impl Jobs {
         };
         Self {
             directory: Rc::new(directory.into()),
+            freezer,
             register: Rc::default(),
         }
     }
 
     /// Starts a job, or answers the one that was started with the same token.
     pub(crate) async fn start(&self, reaper: &Reaper, exec: Exec) -> Result<JobStatus, ErrorReply> {
+        // A new job needs rings, and they are on the disk.
+        self.freezer.thawed().await;
         let known = exec.token.as_ref().and_then(|token| self.of_token(token));
         let job = match known {
             Some(job) => job,
@@ -148,7 +153,9 @@ impl Jobs {
     }
 
     /// Forgets a job that has ended.
-    pub(super) fn remove(&self, job_id: &str) -> Result<serde_json::Value, ErrorReply> {
+    pub(super) async fn remove(&self, job_id: &str) -> Result<serde_json::Value, ErrorReply> {
+        // Its rings give their room back to the disk.
+        self.freezer.thawed().await;
         let job = self.get(job_id)?;
         if job.end.borrow().is_none() {
             return Err(ErrorReply::new(
@@ -180,7 +187,10 @@ impl Jobs {
             .add(rings, frame_sender, exec.token.clone());
         let watched = Rc::clone(&job);
         let reaper = reaper.clone();
-        tokio::task::spawn_local(async move { watch_over(&reaper, &exec, frames, &watched).await });
+        let freezer = self.freezer.clone();
+        tokio::task::spawn_local(async move {
+            watch_over(&reaper, &exec, frames, &watched, &freezer).await;
+        });
         Ok(job)
     }
 }
@@ -331,11 +341,19 @@ impl Job {
     }
 }
 
-async fn watch_over(reaper: &Reaper, exec: &Exec, frames: mpsc::Receiver<Frame>, job: &Job) {
+async fn watch_over(
+    reaper: &Reaper,
+    exec: &Exec,
+    frames: mpsc::Receiver<Frame>,
+    job: &Job,
+    freezer: &Freezer,
+) {
     let (sender, mut output) = mpsc::channel(OUTPUT_QUEUE);
     let stdin = exec.stdin();
     let collect = async {
         while let Some(chunk) = output.recv().await {
+            // The command waits meanwhile, as whatever writes to a frozen disk does.
+            freezer.thawed().await;
             job.take(chunk);
         }
     };

@@ -1,12 +1,16 @@
 //! The machine's own actions: what concerns the machine as a whole and no command in it.
 //!
-//! Owns the gate that takes a machine to rest and back (`gate`), the seam to what the agent
-//! changes about its machine (`settings`), metrics and connections to ports. Everything
+//! Owns the gate that takes a machine to rest and back (`gate`), its frozen file systems
+//! (`freeze`), the seam to what the agent changes about its machine (`settings`), metrics
+//! and connections to ports. Everything
 //! that may block runs beside the agent's one thread, a few at a time.
 
 mod connect;
+mod disks;
+mod freeze;
 mod gate;
 mod identity;
+mod ioctl;
 mod metrics;
 mod settings;
 
@@ -19,8 +23,8 @@ use std::time::Duration;
 
 use pyro_protocol::code::{ErrorCode, ErrorReply};
 use pyro_protocol::guest::{
-    ClockSet, Done, Identity, Metrics, PowerOff, Quiesce, Quiesced, Reseeded, Revive, Revived,
-    Seed, Sync, Synced,
+    ClockSet, Done, Freeze, Frozen, Identity, Metrics, PowerOff, Quiesce, Quiesced, Reseeded,
+    Revive, Revived, Seed, Sync, Synced, Thawed,
 };
 use pyro_protocol::request::Request;
 use tokio::sync::{Notify, Semaphore};
@@ -28,9 +32,13 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 
 pub(crate) use connect::{connect, tcp as connect_tcp};
+pub use disks::{Disk, Stopped};
+use freeze::Count;
+pub(crate) use freeze::Freezer;
 use gate::Gate;
 pub(crate) use gate::{Served, Working};
 pub use settings::Settings;
+pub(crate) use settings::{elsewhere, of_machine};
 
 /// Blocking jobs at a time, each on a thread of its own. More wait.
 const BLOCKING_JOBS: usize = 4;
@@ -43,6 +51,7 @@ const CHANGE_DEADLINE: Duration = Duration::from_secs(10);
 pub(crate) struct Machine {
     settings: Arc<dyn Settings>,
     gate: Gate,
+    freezer: Freezer,
     jobs: Arc<Semaphore>,
     power_off: Rc<PowerSwitch>,
 }
@@ -63,16 +72,12 @@ pub struct End {
 }
 
 impl Machine {
-    /// The machine around this process, or none of ours outside one.
-    pub(crate) fn of_this_process() -> Self {
-        Self::with(settings::of_this_process())
-    }
-
     /// A machine whose settings are reached through `settings`.
     pub(crate) fn with(settings: Arc<dyn Settings>) -> Self {
         Self {
             settings,
             gate: Gate::default(),
+            freezer: Freezer::new(),
             jobs: Arc::new(Semaphore::new(BLOCKING_JOBS)),
             power_off: Rc::default(),
         }
@@ -81,6 +86,11 @@ impl Machine {
     /// Counts a stream until the guard is dropped.
     pub(crate) fn serve(&self) -> Served {
         self.gate.serve()
+    }
+
+    /// What whoever writes to the machine's disks has to ask before.
+    pub(crate) fn freezer(&self) -> Freezer {
+        self.freezer.clone()
     }
 
     /// Lets a request in. The guard counts it as work; the machine's own actions are none.
@@ -121,8 +131,9 @@ impl Machine {
         .await
     }
 
-    /// Renews the machine's names.
+    /// Renews the machine's names, which are on its disk.
     pub(crate) async fn set_identity(&self, identity: Identity) -> Result<Done<()>, ErrorReply> {
+        self.freezer.check()?;
         self.beside(CHANGE_DEADLINE, "renewing the identity", move |settings| {
             identity::set(settings, &identity)?;
             Ok(Done::new(()))
@@ -138,29 +149,75 @@ impl Machine {
         Ok(Done::new(Synced { elapsed_ms }))
     }
 
-    /// Takes no new work, waits for what is in flight, and writes the root file system back.
-    /// A failure opens the gate again.
+    /// Takes no new work, waits for what is in flight, writes the root file system back and
+    /// freezes it if so ordered. A failure opens the gate again.
     pub(crate) async fn quiesce(&self, order: Quiesce) -> Result<Done<Quiesced>, ErrorReply> {
         let start = Instant::now();
         let until = start + order.hold;
+        if order.freeze {
+            self.freezer.check()?;
+        }
         self.gate.rest_until(until)?;
         // Work that goes on is no failure: the reply tells how much.
         let _ = timeout_at(start + order.drain, self.gate.drained()).await;
         let open_streams = self.gate.work();
-        let left = until.saturating_duration_since(Instant::now());
-        if let Err(error) = self.sync_within(left).await {
-            self.gate.open();
-            return Err(error);
+        let stilled = async {
+            let left = until.saturating_duration_since(Instant::now());
+            self.sync_within(left).await?;
+            if order.freeze {
+                self.freeze_until(until).await.map(|count| count.frozen)
+            } else {
+                Ok(0)
+            }
+        };
+        match stilled.await {
+            Ok(frozen) => Ok(Done::new(Quiesced {
+                open_streams,
+                frozen,
+                elapsed_ms: elapsed_ms(start),
+            })),
+            Err(error) => {
+                self.gate.open();
+                Err(error)
+            }
         }
-        Ok(Done::new(Quiesced {
-            open_streams,
+    }
+
+    /// Lets nothing write to a disk until the order's time is over.
+    pub(crate) async fn freeze(&self, order: Freeze) -> Result<Done<Frozen>, ErrorReply> {
+        let start = Instant::now();
+        let count = self.freeze_until(start + order.hold).await?;
+        Ok(Done::new(Frozen {
+            frozen: count.frozen,
+            written_back: count.written_back,
             elapsed_ms: elapsed_ms(start),
         }))
     }
 
-    /// Clock, entropy, names, in this order; then work is taken again. After a failure the
-    /// gate stays as it is: a machine that was to rest does so until its deadline.
+    /// Lets disks be written again.
+    pub(crate) async fn thaw(&self) -> Result<Done<Thawed>, ErrorReply> {
+        let start = Instant::now();
+        match self.freezer.thaw().await {
+            Some(outcome) => outcome.map(|()| {
+                let elapsed_ms = elapsed_ms(start);
+                Done::new(Thawed { elapsed_ms })
+            }),
+            None => Err(ErrorReply::new(
+                ErrorCode::FailedPrecondition,
+                "no file systems are frozen; a freeze that was is past its time limit",
+            )),
+        }
+    }
+
+    /// Thaws what is frozen; then clock, entropy, names, in this order; then work is taken
+    /// again. After a failure the gate stays as it is: a machine that was to rest does so
+    /// until its deadline.
     pub(crate) async fn revive(&self, order: Revive) -> Result<Done<Revived>, ErrorReply> {
+        // First: the names are on the disk.
+        let thawed = match self.freezer.thaw().await {
+            Some(outcome) => outcome.map(|()| true)?,
+            None => false,
+        };
         let revived = self
             .beside(CHANGE_DEADLINE, "reviving the machine", move |settings| {
                 let offset_ns = settings.set_clock(order.unix_ns)?;
@@ -171,6 +228,7 @@ impl Machine {
                 identity::set(settings, &order.identity)?;
                 Ok(Done::new(Revived {
                     offset_ns,
+                    thawed,
                     credited,
                 }))
             })
@@ -183,6 +241,8 @@ impl Machine {
     /// shortest times count.
     pub(crate) fn order_power_off(&self, order: PowerOff) {
         self.gate.close_for_good();
+        // What waits to write to a frozen disk could not be ended.
+        self.freezer.let_go();
         let mut end = End {
             by: Instant::now() + order.deadline,
             term: order.term,
@@ -206,6 +266,16 @@ impl Machine {
             .end
             .get()
             .expect("an order is told after it was given")
+    }
+
+    async fn freeze_until(&self, until: Instant) -> Result<Count, ErrorReply> {
+        let freezing = self.freezer.begin()?;
+        let disks = self
+            .beside(CHANGE_DEADLINE, "looking for disks", |settings| {
+                settings.disks()
+            })
+            .await?;
+        freezing.hold(disks, until).await
     }
 
     async fn sync_within(&self, limit: Duration) -> Result<(), ErrorReply> {
@@ -265,6 +335,8 @@ fn is_the_machines_own(request: &Request) -> bool {
             | Request::SetIdentity(_)
             | Request::Sync(_)
             | Request::Quiesce(_)
+            | Request::Freeze(_)
+            | Request::Thaw
             | Request::Revive(_)
             | Request::PowerOff(_)
     )

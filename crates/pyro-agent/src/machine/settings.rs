@@ -8,7 +8,14 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::fs::{FileType, fstat, makedev};
+
+use super::disks::{self, Disk};
+use super::ioctl;
 use crate::clock;
+
+/// Major and minor number of the random device, from the kernel's list of devices.
+const RANDOM: (u32, u32) = (1, 9);
 
 /// The changeable parts of a machine. Every method may block.
 pub trait Settings: Debug + Send + Sync {
@@ -27,21 +34,27 @@ pub trait Settings: Debug + Send + Sync {
 
     /// Writes the root file system back.
     fn sync(&self) -> io::Result<()>;
+
+    /// The file systems on disks that can be written, in the order in which they can be
+    /// frozen.
+    fn disks(&self) -> io::Result<Vec<Box<dyn Disk>>>;
 }
 
-/// The settings that this process may change.
-pub(crate) fn of_this_process() -> Arc<dyn Settings> {
-    if rustix::process::getpid().is_init() {
-        Arc::new(Guest { _private: () })
-    } else {
-        Arc::new(Elsewhere)
-    }
+/// The settings of the machine whose first process this is. `disk` is a directory on the
+/// disk that takes what the root file system is written; a builder machine has none.
+pub(crate) fn of_machine(disk: Option<File>) -> Arc<dyn Settings> {
+    Arc::new(Guest { disk })
+}
+
+/// No settings: this process is in no machine of ours.
+pub(crate) fn elsewhere() -> Arc<dyn Settings> {
+    Arc::new(Elsewhere)
 }
 
 /// A machine of ours, seen from its first process.
 #[derive(Debug)]
 struct Guest {
-    _private: (),
+    disk: Option<File>,
 }
 
 impl Settings for Guest {
@@ -49,17 +62,21 @@ impl Settings for Guest {
         Ok(clock::set_wall_clock(unix_ns)?)
     }
 
-    /// A write to `/dev/urandom` goes into the input pool, uncounted: the generator, and
-    /// with it `getrandom(2)`, draws on it at its next reseeding, which Linux does every 60
-    /// seconds once the boot is over (5 s and up in the first minutes). Counting and
-    /// reseeding at once take the ioctls `RNDADDENTROPY` and `RNDRESEEDCRNG`; rustix 1.1
-    /// has no safe form of them and this crate allows no `unsafe` here. Until that reseeding
+    /// Counted, the bytes are in the generator when this returns, and with it in what
+    /// `getrandom(2)` draws. Where the kernel refuses to count them, a plain write still
+    /// puts them into the input pool, on which the generator draws at its next reseeding:
+    /// every 60 seconds once the boot is over (5 s and up in the first minutes). Until then
     /// two clones of one snapshot may draw the same bytes.
     fn add_entropy(&self, seed: &[u8]) -> io::Result<bool> {
-        File::options()
-            .write(true)
-            .open("/dev/urandom")?
-            .write_all(seed)?;
+        let mut random = File::options().write(true).open("/dev/urandom")?;
+        let stat = fstat(&random)?;
+        let is_device = FileType::from_raw_mode(stat.st_mode).is_char_device()
+            && stat.st_rdev == makedev(RANDOM.0, RANDOM.1);
+        if is_device && ioctl::add_entropy(&random, seed).is_ok() && ioctl::reseed(&random).is_ok()
+        {
+            return Ok(true);
+        }
+        random.write_all(seed)?;
         Ok(false)
     }
 
@@ -75,6 +92,10 @@ impl Settings for Guest {
     /// layer and hands back that one's write errors.
     fn sync(&self) -> io::Result<()> {
         Ok(rustix::fs::syncfs(File::open("/")?)?)
+    }
+
+    fn disks(&self) -> io::Result<Vec<Box<dyn Disk>>> {
+        disks::writable(self.disk.as_ref())
     }
 }
 
@@ -109,6 +130,10 @@ impl Settings for Elsewhere {
     }
 
     fn sync(&self) -> io::Result<()> {
+        Self::refuse()
+    }
+
+    fn disks(&self) -> io::Result<Vec<Box<dyn Disk>>> {
         Self::refuse()
     }
 }

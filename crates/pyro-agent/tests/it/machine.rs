@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pyro_agent::machine::Settings;
+use pyro_agent::machine::{Disk, Settings, Stopped};
 use pyro_agent::serve::Agent;
 use pyro_protocol::request::BootTimes;
 use serde_json::{Value, json};
@@ -29,7 +29,7 @@ pub(crate) const MACHINE_ID: &str = "0123456789abcdef0123456789abcdef";
 #[derive(Debug)]
 pub(crate) struct Notes {
     root: TempDir,
-    calls: Mutex<Vec<String>>,
+    calls: Arc<Mutex<Vec<String>>>,
     faults: Mutex<Faults>,
 }
 
@@ -39,13 +39,50 @@ pub(crate) struct Faults {
     pub(crate) no_entropy: bool,
     pub(crate) no_sync: bool,
     pub(crate) sync_takes: Duration,
+    /// The disk that cannot be frozen now.
+    pub(crate) busy_disk: Option<&'static str>,
+    pub(crate) freeze_takes: Duration,
+}
+
+/// A disk that notes what is asked of it.
+#[derive(Debug)]
+struct NotedDisk {
+    name: &'static str,
+    calls: Arc<Mutex<Vec<String>>>,
+    faults: Faults,
+}
+
+impl NotedDisk {
+    fn note(&self, call: &str) {
+        let call = format!("{call} {}", self.name);
+        self.calls.lock().expect("nobody panicked").push(call);
+    }
+}
+
+impl Disk for NotedDisk {
+    fn freeze(&self) -> io::Result<Stopped> {
+        std::thread::sleep(self.faults.freeze_takes);
+        if self.faults.busy_disk == Some(self.name) {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        self.note("freeze");
+        if self.name == "fat" {
+            return Ok(Stopped::WrittenBack);
+        }
+        Ok(Stopped::Frozen)
+    }
+
+    fn thaw(&self) -> io::Result<()> {
+        self.note("thaw");
+        Ok(())
+    }
 }
 
 impl Notes {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             root: TempDir::new().expect("a directory"),
-            calls: Mutex::default(),
+            calls: Arc::default(),
             faults: Mutex::default(),
         })
     }
@@ -107,6 +144,17 @@ impl Settings for Notes {
         }
         self.note("sync".into());
         Ok(())
+    }
+
+    fn disks(&self) -> io::Result<Vec<Box<dyn Disk>>> {
+        let disk = |name| -> Box<dyn Disk> {
+            Box::new(NotedDisk {
+                name,
+                calls: Arc::clone(&self.calls),
+                faults: self.faults(),
+            })
+        };
+        Ok(["data", "fat", "root"].map(disk).into())
     }
 }
 

@@ -22,7 +22,7 @@ async fn quiesce(guest: &Guest, max_ms: u64, drain_ms: u64) -> Value {
     guest.ask_line(&request.to_string()).await
 }
 
-async fn try_exec(guest: &Guest) -> Value {
+pub(crate) async fn try_exec(guest: &Guest) -> Value {
     guest
         .ask_line(r#"{"argv": ["/bin/sh", "-c", "exit 7"]}"#)
         .await
@@ -32,7 +32,7 @@ async fn assert_at_rest(guest: &Guest) {
     assert_eq!(try_exec(guest).await["code"], "conflict");
 }
 
-async fn assert_open(guest: &Guest) {
+pub(crate) async fn assert_open(guest: &Guest) {
     assert_eq!(try_exec(guest).await["exit_code"], 7);
 }
 
@@ -43,6 +43,7 @@ fn a_machine_at_rest_takes_no_work_until_it_is_revived() {
         let reply = quiesce(&guest, 20_000, 2_000).await;
         assert_eq!(reply["ok"], true);
         assert_eq!(reply["open_streams"], 0);
+        assert_eq!(reply["frozen"], 0);
         assert_eq!(notes.take(), ["sync"]);
         assert_at_rest(&guest).await;
         for own in ["hello", "ping", "metrics", "sync"] {
@@ -60,7 +61,7 @@ fn a_machine_at_rest_takes_no_work_until_it_is_revived() {
         let reply = guest.ask_line(&revive.to_string()).await;
         assert_eq!(
             reply,
-            json!({"ok": true, "offset_ns": -5, "credited": false})
+            json!({"ok": true, "offset_ns": -5, "thawed": false, "credited": false})
         );
         assert_eq!(
             notes.take(),

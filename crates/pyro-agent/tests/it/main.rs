@@ -31,6 +31,8 @@ mod machine;
 #[cfg(test)]
 mod machine_connect;
 #[cfg(test)]
+mod machine_freeze;
+#[cfg(test)]
 mod machine_link;
 #[cfg(test)]
 mod machine_metrics;

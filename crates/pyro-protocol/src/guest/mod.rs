@@ -1,5 +1,5 @@
 //! The machine's own actions: connections to its ports, metrics, clock, entropy, identity,
-//! rest before a snapshot and revival after it, power-off.
+//! rest before a snapshot, frozen file systems and revival after it, power-off.
 //!
 //! Owns their checked requests, which cannot be wrong any more, and their replies. Numbers
 //! in replies are bytes, milliseconds or nanoseconds, as their names say.
@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::code::ErrorReply;
-use crate::limits::{MAX_HOSTNAME, MAX_MACHINE_WAIT_MS, MAX_SEED, MIN_SEED};
+use crate::limits::{MAX_FREEZE_MS, MAX_HOSTNAME, MAX_MACHINE_WAIT_MS, MAX_SEED, MIN_SEED};
 use crate::request::invalid;
 
 mod metrics;
@@ -32,6 +32,9 @@ const DEFAULT_SYNC: Duration = Duration::from_secs(30);
 
 /// How long a quiesced machine takes no new work when the request does not say.
 const DEFAULT_HOLD: Duration = Duration::from_secs(10);
+
+/// How long file systems stay frozen when the request does not say.
+const DEFAULT_FREEZE: Duration = Duration::from_secs(10);
 
 /// How long `quiesce` waits for the work in flight when the request does not say.
 const DEFAULT_DRAIN: Duration = Duration::from_secs(2);
@@ -95,6 +98,15 @@ pub struct Quiesce {
     pub hold: Duration,
     /// How long to wait for the work in flight; at most `hold`.
     pub drain: Duration,
+    /// Freeze the file systems too, until `hold` is over.
+    pub freeze: bool,
+}
+
+/// `freeze`, checked: let nothing write to a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Freeze {
+    /// How long, from the request on, unless a `thaw` comes before.
+    pub hold: Duration,
 }
 
 /// `revive`, checked: what a machine needs after a snapshot, before it takes work again.
@@ -158,11 +170,32 @@ pub struct Synced {
     pub elapsed_ms: u64,
 }
 
+/// Outcome of `freeze`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frozen {
+    /// File systems that are frozen, the root's among them.
+    pub frozen: usize,
+    /// File systems on disks that cannot be frozen; they are written back.
+    pub written_back: usize,
+    /// What it took.
+    pub elapsed_ms: u64,
+}
+
+/// Outcome of `thaw`: all that was frozen takes writes again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Thawed {
+    /// What it took.
+    pub elapsed_ms: u64,
+}
+
 /// Outcome of `quiesce`: the root file system is written back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quiesced {
     /// Streams with work that went on when the wait for them was over; 0 is full rest.
     pub open_streams: usize,
+    /// As in [`Frozen`]; 0 unless asked for.
+    #[serde(default)]
+    pub frozen: usize,
     /// What it took.
     pub elapsed_ms: u64,
 }
@@ -172,6 +205,10 @@ pub struct Quiesced {
 pub struct Revived {
     /// The new time minus the old one.
     pub offset_ns: i64,
+    /// Whether file systems were frozen until now. False where they were to be: the time
+    /// limit passed before.
+    #[serde(default)]
+    pub thawed: bool,
     /// As in [`Reseeded`]; absent when no seed came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credited: Option<bool>,
@@ -259,11 +296,17 @@ impl SyncRequest {
 pub(crate) struct QuiesceRequest {
     max_ms: Option<u64>,
     drain_ms: Option<u64>,
+    #[serde(default)]
+    freeze: bool,
 }
 
 impl QuiesceRequest {
     pub(crate) fn check(self) -> Result<Quiesce, ErrorReply> {
-        let hold = wait("max_ms", self.max_ms, DEFAULT_HOLD)?;
+        let hold = if self.freeze {
+            freeze(self.max_ms)?
+        } else {
+            wait("max_ms", self.max_ms, DEFAULT_HOLD)?
+        };
         let drain = match self.drain_ms {
             Some(0) => Duration::ZERO,
             None => DEFAULT_DRAIN.min(hold),
@@ -272,7 +315,24 @@ impl QuiesceRequest {
         if drain > hold {
             return Err(invalid("`drain_ms` exceeds `max_ms`"));
         }
-        Ok(Quiesce { hold, drain })
+        Ok(Quiesce {
+            hold,
+            drain,
+            freeze: self.freeze,
+        })
+    }
+}
+
+#[derive(Deserialize)]
+pub(crate) struct FreezeRequest {
+    max_ms: Option<u64>,
+}
+
+impl FreezeRequest {
+    pub(crate) fn check(self) -> Result<Freeze, ErrorReply> {
+        Ok(Freeze {
+            hold: freeze(self.max_ms)?,
+        })
     }
 }
 
@@ -362,6 +422,17 @@ fn is_machine_id(id: &str) -> bool {
     id.len() == 32
         && id.bytes().all(|byte| byte.is_ascii_hexdigit())
         && id.bytes().any(|byte| byte != b'0')
+}
+
+/// How long file systems may be frozen.
+fn freeze(max_ms: Option<u64>) -> Result<Duration, ErrorReply> {
+    match max_ms {
+        None => Ok(DEFAULT_FREEZE),
+        Some(ms) if (1..=MAX_FREEZE_MS).contains(&ms) => Ok(Duration::from_millis(ms)),
+        Some(_) => Err(invalid(format!(
+            "`max_ms` of frozen file systems must be 1 to {MAX_FREEZE_MS}"
+        ))),
+    }
 }
 
 fn wait(name: &str, ms: Option<u64>, default: Duration) -> Result<Duration, ErrorReply> {

@@ -54,6 +54,11 @@ fn what_is_malformed_is_refused() {
         r#"{"action": "quiesce", "max_ms": 0}"#,
         r#"{"action": "quiesce", "max_ms": 10, "drain_ms": 11}"#,
         r#"{"action": "quiesce", "max_ms": 600001}"#,
+        r#"{"action": "quiesce", "max_ms": 60001, "freeze": true}"#,
+        r#"{"action": "quiesce", "max_ms": 10, "drain_ms": 11, "freeze": true}"#,
+        r#"{"action": "quiesce", "freeze": 1}"#,
+        r#"{"action": "freeze", "max_ms": 0}"#,
+        r#"{"action": "freeze", "max_ms": 60001}"#,
         r#"{"action": "revive"}"#,
         r#"{"action": "revive", "unix_ns": 1, "hostname": "-"}"#,
         r#"{"action": "revive", "unix_ns": 1, "machine_id": "x"}"#,
@@ -81,7 +86,22 @@ fn what_is_absent_has_its_default() {
         short,
         Request::Quiesce(Quiesce {
             hold: rest,
-            drain: rest
+            drain: rest,
+            freeze: false
+        })
+    );
+    assert_eq!(
+        parsed(r#"{"action": "quiesce", "freeze": true}"#),
+        Request::Quiesce(Quiesce {
+            hold: DEFAULT_FREEZE,
+            drain: DEFAULT_DRAIN,
+            freeze: true
+        })
+    );
+    assert_eq!(
+        parsed(r#"{"action": "freeze"}"#),
+        Request::Freeze(Freeze {
+            hold: DEFAULT_FREEZE
         })
     );
     assert_eq!(
@@ -147,16 +167,30 @@ fn replies_on_the_wire() {
     assert_eq!(
         json(&Done::new(Quiesced {
             open_streams: 1,
+            frozen: 0,
             elapsed_ms: 2
         })),
-        r#"{"ok":true,"open_streams":1,"elapsed_ms":2}"#
+        r#"{"ok":true,"open_streams":1,"frozen":0,"elapsed_ms":2}"#
+    );
+    assert_eq!(
+        json(&Done::new(Frozen {
+            frozen: 1,
+            written_back: 0,
+            elapsed_ms: 2
+        })),
+        r#"{"ok":true,"frozen":1,"written_back":0,"elapsed_ms":2}"#
+    );
+    assert_eq!(
+        json(&Done::new(Thawed { elapsed_ms: 2 })),
+        r#"{"ok":true,"elapsed_ms":2}"#
     );
     assert_eq!(
         json(&Done::new(Revived {
             offset_ns: 1,
+            thawed: false,
             credited: None
         })),
-        r#"{"ok":true,"offset_ns":1}"#
+        r#"{"ok":true,"offset_ns":1,"thawed":false}"#
     );
     let back: Done<Revived> = serde_json::from_str(r#"{"ok":true,"offset_ns":1}"#).unwrap();
     assert_eq!(back.outcome.credited, None);

@@ -212,3 +212,100 @@ fn the_machine_tells_how_it_is_and_takes_a_new_name() {
     std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
     assert_eq!(answer, "{\"ok\":true}\nhi there\n");
 }
+
+#[test]
+fn frozen_disks_stop_what_writes_and_nothing_else() {
+    let world = world();
+    let (_running, socket) = machine(&world);
+    let freeze = json!({"action": "freeze", "max_ms": 60_000});
+    let frozen = ask(&socket, &freeze);
+    assert_eq!(frozen["frozen"], 1, "{frozen}");
+    assert_eq!(ask(&socket, &freeze)["code"], "conflict");
+    // It stays unanswered for as long as the disk is frozen; all that follows overtakes it.
+    let (mut writes, _) = super::legacy::connect(&socket, 5005);
+    let command = b"{\"command\": \"echo new > /root/file; cat /root/file\"}\n";
+    std::io::Write::write_all(&mut writes, command).unwrap();
+    let (mut uploads, _) = super::legacy::connect(&socket, 5005);
+    let upload = b"{\"action\": \"file_write\", \"path\": \"up\", \"content\": \"x\"}\n";
+    std::io::Write::write_all(&mut uploads, upload).unwrap();
+    for own in ["hello", "ping", "metrics", "sync"] {
+        let reply = ask(&socket, &json!({"action": own}));
+        assert_eq!(reply["code"], Value::Null, "{own}: {reply}");
+    }
+    // Not a list of `/root`: whoever waits to write into a directory of an overlay holds its
+    // lock.
+    let looks = json!({"command": "cat /etc/debian_version; test -w /etc; echo $?"});
+    let seen = ask(&socket, &looks);
+    assert_eq!(seen["exit_code"], 0, "{seen}");
+    assert!(seen["stdout"].as_str().unwrap().starts_with("12"), "{seen}");
+    writes.set_nonblocking(true).unwrap();
+    let early = std::io::Read::read(&mut writes, &mut [0; 1]).unwrap_err();
+    assert_eq!(early.kind(), std::io::ErrorKind::WouldBlock);
+    writes.set_nonblocking(false).unwrap();
+    let thawed = ask(&socket, &json!({"action": "thaw"}));
+    assert_eq!(thawed["ok"], true, "{thawed}");
+    for (stream, part) in [
+        (&mut writes, "\"stdout\":\"new\\n\""),
+        (&mut uploads, "\"bytes_written\":1"),
+    ] {
+        let mut reply = String::new();
+        std::io::Read::read_to_string(stream, &mut reply).unwrap();
+        assert!(reply.contains(part), "{reply}");
+    }
+    let again = ask(&socket, &json!({"action": "thaw"}));
+    assert_eq!(again["code"], "failed_precondition", "{again}");
+}
+
+#[test]
+fn a_frozen_disk_thaws_by_itself() {
+    let world = world();
+    let (_running, socket) = machine(&world);
+    // A job whose output comes while its ring cannot be written.
+    let talks = json!({"action": "exec", "command": "while :; do echo talk; done", "detach": true});
+    let job = ask(&socket, &talks)["job_id"].clone();
+    let frozen = ask(&socket, &json!({"action": "freeze", "max_ms": 2_000}));
+    assert_eq!(frozen["ok"], true, "{frozen}");
+    let reply = ask(
+        &socket,
+        &json!({"command": "echo late > /root/file && cat /root/file"}),
+    );
+    assert_eq!(reply["stdout"], "late\n", "{reply}");
+    let again = ask(&socket, &json!({"action": "thaw"}));
+    assert_eq!(again["code"], "failed_precondition", "{again}");
+    assert_eq!(
+        ask(&socket, &json!({"action": "job_end", "job_id": job}))["ok"],
+        true
+    );
+}
+
+#[test]
+fn a_machine_rests_frozen_and_comes_back_with_fresh_entropy() {
+    let world = world();
+    let (running, socket) = machine(&world);
+    let rest = json!({"action": "quiesce", "freeze": true, "drain_ms": 1, "max_ms": 60_000});
+    let rested = ask(&socket, &rest);
+    assert_eq!(rested["frozen"], 1, "{rested}");
+    let refused = ask(&socket, &json!({"command": "true"}));
+    assert_eq!(refused["code"], "conflict", "{refused}");
+    let seed = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
+    let revive = json!({
+        "action": "revive", "unix_ns": 1_700_000_000_000_000_000u64, "seed_b64": seed, "hostname": "again",
+    });
+    let revived = ask(&socket, &revive);
+    assert_eq!(
+        (&revived["thawed"], &revived["credited"]),
+        (&json!(true), &json!(true)),
+        "{revived}"
+    );
+    assert_eq!(
+        ask(&socket, &json!({"command": "hostname"}))["stdout"],
+        "again\n"
+    );
+    // A machine that is frozen when it is told to end does not wait for the time limit.
+    assert_eq!(
+        ask(&socket, &json!({"action": "freeze", "max_ms": 60_000}))["ok"],
+        true
+    );
+    assert_eq!(ask(&socket, &json!({"action": "power_off"}))["ok"], true);
+    running.finish();
+}

@@ -1,0 +1,225 @@
+//! Frozen file systems, on disks that only take notes: who holds them, who waits for them,
+//! and that nobody leaves them frozen. That a real kernel does the same is shown in a real
+//! machine.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use crate::guest::{Guest, with_guest};
+use crate::machine::{Faults, Notes, SEED, with_machine};
+use crate::machine_rest::{assert_open, try_exec};
+use crate::processes::eventually;
+
+const FREEZE: &str = r#"{"action": "freeze", "max_ms": 60000}"#;
+const THAW: &str = r#"{"action": "thaw"}"#;
+
+/// Long enough for anything that does not wait to have happened.
+const A_WHILE: Duration = Duration::from_millis(200);
+
+async fn freeze(guest: &Guest) {
+    let reply = guest.ask_line(FREEZE).await;
+    assert_eq!((&reply["ok"], &reply["frozen"]), (&json!(true), &json!(2)));
+    assert_eq!(reply["written_back"], 1, "{reply}");
+}
+
+async fn thaw(guest: &Guest) {
+    assert_eq!(guest.ask_line(THAW).await["ok"], true);
+}
+
+async fn assert_not_frozen(guest: &Guest) {
+    let reply = guest.ask_line(THAW).await;
+    assert_eq!(reply["code"], "failed_precondition", "{reply}");
+}
+
+/// Asserts that `request` is answered only after a thaw, and returns the answer.
+async fn answered_after_thaw(guest: &Guest, request: &Value) -> Value {
+    let request = request.to_string();
+    let answer = guest.ask_line(&request);
+    tokio::pin!(answer);
+    assert!(timeout(A_WHILE, &mut answer).await.is_err(), "{request}");
+    let ((), answer) = tokio::join!(thaw(guest), answer);
+    answer
+}
+
+#[test]
+fn all_disks_are_frozen_and_thawed_the_other_way_round() {
+    let notes = Notes::new();
+    with_machine(&notes, async |guest| {
+        assert_not_frozen(&guest).await;
+        for _ in 0..2 {
+            freeze(&guest).await;
+            assert_eq!(notes.take(), ["freeze data", "freeze fat", "freeze root"]);
+            thaw(&guest).await;
+            assert_eq!(notes.take(), ["thaw root", "thaw data"]);
+            assert_not_frozen(&guest).await;
+        }
+    });
+}
+
+#[test]
+fn a_frozen_machine_still_answers() {
+    let notes = Notes::new();
+    with_machine(&notes, async |guest| {
+        freeze(&guest).await;
+        for own in ["hello", "ping", "metrics", "sync", "job_list"] {
+            let reply = guest.ask_line(&json!({"action": own}).to_string()).await;
+            assert_eq!(reply["code"], Value::Null, "{own}: {reply}");
+        }
+        assert_eq!(try_exec(&guest).await["exit_code"], 7);
+        for again in [FREEZE, r#"{"action": "quiesce", "freeze": true}"#] {
+            assert_eq!(guest.ask_line(again).await["code"], "conflict", "{again}");
+        }
+        assert_open(&guest).await;
+        let name = r#"{"action": "set_identity", "hostname": "a"}"#;
+        assert_eq!(guest.ask_line(name).await["code"], "conflict");
+        thaw(&guest).await;
+        assert_eq!(guest.ask_line(name).await["ok"], true);
+    });
+}
+
+#[test]
+fn a_disk_that_cannot_be_frozen_now_leaves_none_frozen() {
+    let notes = Notes::new();
+    with_machine(&notes, async |guest| {
+        notes.set_faults(Faults {
+            busy_disk: Some("root"),
+            ..Faults::default()
+        });
+        let reply = guest.ask_line(FREEZE).await;
+        assert_eq!(reply["code"], "conflict", "{reply}");
+        eventually("the disk before is thawed", || {
+            notes.take().contains(&"thaw data".into())
+        })
+        .await;
+        assert_not_frozen(&guest).await;
+        let rest = json!({"action": "quiesce", "freeze": true}).to_string();
+        assert_eq!(guest.ask_line(&rest).await["code"], "conflict");
+        assert_open(&guest).await;
+    });
+}
+
+#[test]
+fn nothing_stays_frozen_beyond_its_time() {
+    let notes = Notes::new();
+    with_machine(&notes, async |guest| {
+        let reply = guest
+            .ask_line(r#"{"action": "freeze", "max_ms": 100}"#)
+            .await;
+        assert_eq!(reply["ok"], true, "{reply}");
+        notes.take();
+        let mut thawed = Vec::new();
+        eventually("it thaws by itself", || {
+            thawed.extend(notes.take());
+            thawed == ["thaw root", "thaw data"]
+        })
+        .await;
+        assert_not_frozen(&guest).await;
+        notes.set_faults(Faults {
+            freeze_takes: Duration::from_millis(200),
+            ..Faults::default()
+        });
+        let reply = guest
+            .ask_line(r#"{"action": "freeze", "max_ms": 100}"#)
+            .await;
+        assert_eq!(reply["code"], "timeout", "{reply}");
+        let mut thawed = Vec::new();
+        eventually("what came too late is thawed", || {
+            thawed.extend(notes.take());
+            thawed.ends_with(&["thaw root".into(), "thaw data".into()])
+        })
+        .await;
+    });
+}
+
+#[test]
+fn what_the_agent_writes_waits_for_the_thaw() {
+    let notes = Notes::new();
+    with_machine(&notes, async |guest| {
+        let cat = json!({"argv": ["/bin/cat"], "detach": true, "stdin": true});
+        let job = guest.ask_line(&cat.to_string()).await["job_id"].clone();
+        freeze(&guest).await;
+        let input = json!({"action": "job_write", "job_id": job, "data": "late", "close": true});
+        assert_eq!(guest.ask_line(&input.to_string()).await["accepted"], 4);
+        let read = |wait_ms| json!({"action": "job_read", "job_id": job, "wait_ms": wait_ms});
+        let reply = guest.ask_line(&read(200).to_string()).await;
+        assert_eq!(
+            (&reply["output"], &reply["state"]),
+            (&json!(""), &json!("running"))
+        );
+        thaw(&guest).await;
+        let reply = guest.ask_line(&read(20_000).to_string()).await;
+        assert_eq!(reply["output"], "late");
+        let wait = json!({"action": "job_wait", "job_id": job, "deadline_ms": 20_000});
+        assert_eq!(guest.ask_line(&wait.to_string()).await["state"], "ended");
+        let directory = tempfile::tempdir().expect("a directory");
+        let write = json!({
+            "action": "file_write", "root": directory.path(), "path": "a", "content": "x",
+        });
+        let remove = json!({"action": "job_remove", "job_id": job});
+        for request in [&cat, &write, &remove] {
+            freeze(&guest).await;
+            let reply = answered_after_thaw(&guest, request).await;
+            assert_eq!(reply["code"], Value::Null, "{request}: {reply}");
+        }
+    });
+}
+
+#[test]
+fn a_machine_at_rest_is_frozen_if_so_ordered_and_thawed_by_its_revival() {
+    let notes = Notes::new();
+    with_machine(&notes, async |guest| {
+        let rest = json!({"action": "quiesce", "freeze": true, "max_ms": 60_000}).to_string();
+        let revive = json!({"action": "revive", "unix_ns": 42, "seed_b64": SEED, "hostname": "b"})
+            .to_string();
+        let reply = guest.ask_line(&rest).await;
+        assert_eq!(reply["frozen"], 2, "{reply}");
+        assert_eq!(
+            notes.take(),
+            ["sync", "freeze data", "freeze fat", "freeze root"]
+        );
+        assert_eq!(try_exec(&guest).await["code"], "conflict");
+        assert_eq!(guest.ask_line(&revive).await["thawed"], true);
+        assert_eq!(
+            notes.take(),
+            [
+                "thaw root",
+                "thaw data",
+                "clock 42",
+                "entropy 32",
+                "hostname b, file true"
+            ]
+        );
+        assert_open(&guest).await;
+        assert_eq!(guest.ask_line(&revive).await["thawed"], false);
+    });
+}
+
+#[test]
+fn a_machine_that_powers_off_is_thawed() {
+    let notes = Notes::new();
+    with_machine(&notes, async |guest| {
+        freeze(&guest).await;
+        notes.take();
+        assert_eq!(
+            guest.ask_line(r#"{"action": "power_off"}"#).await["ok"],
+            true
+        );
+        let mut thawed = Vec::new();
+        eventually("everything is thawed", || {
+            thawed.extend(notes.take());
+            thawed == ["thaw root", "thaw data"]
+        })
+        .await;
+    });
+}
+
+#[test]
+fn outside_a_machine_nothing_is_frozen() {
+    with_guest(async |guest| {
+        let reply = guest.ask_line(FREEZE).await;
+        assert_eq!(reply["code"], "failed_precondition", "{reply}");
+        assert_open(&guest).await;
+    });
+}

@@ -76,6 +76,12 @@ impl Cgroup {
             .collect()
     }
 
+    /// Whether no process is inside, zombies aside.
+    pub(super) fn is_empty(&self) -> bool {
+        let events = fs::read_to_string(self.path.join("cgroup.events"));
+        events.is_ok_and(|text| text.lines().any(|line| line == "populated 0"))
+    }
+
     /// Kills every process inside.
     pub(super) fn kill(&self) {
         // Gone together with its last process, or a kernel before 5.14: the process group

@@ -2,9 +2,12 @@
 //!
 //! ```text
 //! running ──exit──▶ draining ──both outputs at their end, LINGER of silence, a limit──▶ done
-//!    │ time limit, or the peer left: TERM
-//!    └──▶ ending ──exit, or KILL_GRACE: KILL──▶ draining
+//!    │ time limit, or the peer left: TERM to the group
+//!    └──▶ ending ──exit──▶ what it started ends too ──nobody left, or KILL──▶ draining
+//!            └── KILL_GRACE since the TERM: KILL ──exit──────────────────────────┘
 //! ```
+//!
+//! A command that dies of a TERM which its peer sent goes the lower way from its exit on.
 //!
 //! Nothing in it waits for the peer: output that the peer does not take stops the reading of
 //! more output, never the time limit or a kill. Draining ends with what the pipes hold at
@@ -16,21 +19,23 @@ use std::time::Duration;
 
 use pyro_protocol::exec::{EXIT_TIMEOUT, Exec, ExecEnd};
 use pyro_protocol::frame::{Frame, Kind};
-use pyro_protocol::limits::{FRAME_CHUNK, STDIN_WINDOW};
+use pyro_protocol::limits::STDIN_WINDOW;
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::cgroup::Cgroup;
+use super::pipes::{read_chunk, read_rest, take_chunk, write_stdin};
 use super::reaper::{Exit, Reaper};
-use super::spawn::OUTPUT_PIPE_BYTES;
 use super::{ended, spawn};
 
-/// How long a command may take to end after TERM before it gets KILL.
+/// How long a command and what it started may take to end after TERM before it gets KILL.
 const KILL_GRACE: Duration = Duration::from_secs(2);
+
+/// Time between two looks at whether what a dead command started has ended too.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// How long outputs that a dead command's children hold open may be silent before the
 /// command is over. Output that comes within it is still delivered.
@@ -110,6 +115,8 @@ pub(crate) async fn drive(
         output,
         deadline: Some(start + exec.timeout),
         kill_at: None,
+        look_at: None,
+        peer_sent_term: None,
         linger_until: None,
         reading: Reading::On,
         timed_out: false,
@@ -137,6 +144,9 @@ struct Watched {
     output: mpsc::Sender<Output>,
     deadline: Option<Instant>,
     kill_at: Option<Instant>,
+    /// When to look again for what the dead command left; only until the KILL.
+    look_at: Option<Instant>,
+    peer_sent_term: Option<Instant>,
     linger_until: Option<Instant>,
     reading: Reading,
     timed_out: bool,
@@ -166,14 +176,19 @@ impl Watched {
     fn done(&self) -> bool {
         let drained =
             self.reading == Reading::Over || (self.stdout.is_none() && self.stderr.is_none());
-        self.exited.is_some() && (self.cancelled || (self.ready.is_empty() && drained))
+        self.exited.is_some()
+            && self.kill_at.is_none()
+            && (self.cancelled || (self.ready.is_empty() && drained))
     }
 
     /// Waits for the next thing to happen.
     async fn wait(&mut self) -> Happened {
         let may_read = self.ready.is_empty();
         let has_stdin = self.stdin.is_some() && !self.stdin_buffer.is_empty();
-        let linger = self.linger_until.filter(|_| may_read);
+        // What was told to end may be silent until it does.
+        let linger = self
+            .linger_until
+            .filter(|_| may_read && self.kill_at.is_none());
         tokio::select! {
             exit = wait_exit(&mut self.exit), if self.exit.is_some() => Happened::Exited(exit),
             permit = self.output.reserve(), if !may_read => match permit {
@@ -198,6 +213,7 @@ impl Watched {
             }
             () = until(self.deadline), if self.deadline.is_some() => Happened::TimeLimit,
             () = until(self.kill_at), if self.kill_at.is_some() => Happened::GraceOver,
+            () = until(self.look_at), if self.look_at.is_some() => Happened::Look,
             () = until(linger), if linger.is_some() => Happened::Silence,
         }
     }
@@ -207,16 +223,10 @@ impl Watched {
             Happened::Exited(exit) => {
                 self.exit = None;
                 self.exited = Some(exit);
-                self.kill_at = None;
                 self.linger_again();
                 let drained = Instant::now() + DRAIN_LIMIT;
                 self.deadline = self.deadline.map(|deadline| deadline.min(drained));
-                if self.timed_out || self.cancelled {
-                    // What ignored the TERM must not outlive the command.
-                    self.kill();
-                    // What even the KILL did not reach must not talk for ever.
-                    self.deadline = Some(Instant::now() + KILL_GRACE);
-                }
+                self.end_the_rest(exit);
             }
             Happened::OutputTaken => self.linger_again(),
             Happened::Stdout(chunk) => {
@@ -241,9 +251,10 @@ impl Watched {
                 self.terminate();
             }
             Happened::GraceOver => {
-                self.kill_at = None;
                 self.kill();
+                self.grace_is_over();
             }
+            Happened::Look => self.look_for_the_rest(),
             Happened::Silence => {
                 self.take_rest();
                 if self.ready.is_empty() {
@@ -287,6 +298,50 @@ impl Watched {
         }
     }
 
+    /// Gives what the command started the rest of its grace, if the command was to end.
+    fn end_the_rest(&mut self, exit: Exit) {
+        let was_told = self.timed_out || self.cancelled;
+        let died_of_term = exit == Exit::Signal(Signal::TERM.as_raw());
+        if let Some(sent) = self.peer_sent_term
+            && died_of_term
+            && !was_told
+        {
+            self.kill_at = Some(sent + KILL_GRACE);
+        } else if !was_told {
+            return;
+        } else if self.kill_at.is_none() {
+            // It had its KILL; so has what it started since.
+            self.kill();
+            self.grace_is_over();
+            return;
+        }
+        self.look_for_the_rest();
+    }
+
+    fn look_for_the_rest(&mut self) {
+        if self.is_alone() {
+            self.grace_is_over();
+        } else {
+            self.look_at = Some(Instant::now() + LOOK);
+        }
+    }
+
+    fn grace_is_over(&mut self) {
+        self.kill_at = None;
+        self.look_at = None;
+        if self.exited.is_some() {
+            // What even a KILL does not reach must not talk for ever.
+            self.deadline = Some(Instant::now() + KILL_GRACE);
+            self.linger_again();
+        }
+    }
+
+    /// Whether nothing is left of what the command started, as far as a kill would reach.
+    fn is_alone(&self) -> bool {
+        test_kill_process_group(self.pid) == Err(Errno::SRCH)
+            && self.cgroup.as_ref().is_none_or(Cgroup::is_empty)
+    }
+
     fn terminate(&mut self) {
         self.deadline = None;
         self.kill_at = Some(Instant::now() + KILL_GRACE);
@@ -326,7 +381,12 @@ impl Watched {
                     .first()
                     .and_then(|n| Signal::from_named_raw(i32::from(*n)));
                 match signal {
-                    Some(signal) if self.exited.is_none() => self.signal(signal),
+                    Some(signal) if self.exited.is_none() => {
+                        if signal == Signal::TERM {
+                            self.peer_sent_term = Some(Instant::now());
+                        }
+                        self.signal(signal);
+                    }
                     Some(_) => {}
                     None => self.peer_left(),
                 }
@@ -380,6 +440,7 @@ enum Happened {
     StdinWritten(std::io::Result<usize>),
     TimeLimit,
     GraceOver,
+    Look,
     Silence,
 }
 
@@ -401,61 +462,6 @@ pub(super) async fn wait_exit(exit: &mut Option<oneshot::Receiver<Exit>>) -> Exi
 async fn next_frame(frames: &mut Option<mpsc::Receiver<Frame>>) -> Option<Frame> {
     match frames {
         Some(frames) => frames.recv().await,
-        None => pending().await,
-    }
-}
-
-pub(super) async fn read_chunk(pipe: &mut Option<pipe::Receiver>) -> std::io::Result<Vec<u8>> {
-    match pipe {
-        Some(pipe) => {
-            let mut chunk = Vec::with_capacity(FRAME_CHUNK);
-            pipe.read_buf(&mut chunk).await?;
-            Ok(chunk)
-        }
-        None => pending().await,
-    }
-}
-
-/// A chunk that was read; at the end of the pipe none, and the pipe is closed.
-pub(super) fn take_chunk(
-    chunk: std::io::Result<Vec<u8>>,
-    pipe: &mut Option<pipe::Receiver>,
-) -> Option<Vec<u8>> {
-    match chunk {
-        Ok(bytes) if !bytes.is_empty() => Some(bytes),
-        Ok(_) | Err(_) => {
-            *pipe = None;
-            None
-        }
-    }
-}
-
-/// Reads what a pipe holds now, without waiting, in pieces that fit into a frame.
-pub(super) fn read_rest(pipe: &mut Option<pipe::Receiver>) -> Vec<Vec<u8>> {
-    // A byte more than a pipe holds, so that its end is seen behind a full one.
-    let mut rest = vec![0; OUTPUT_PIPE_BYTES + 1];
-    let mut filled = 0;
-    while let Some(open) = pipe
-        && filled < rest.len()
-    {
-        match rustix::io::read(open, &mut rest[filled..]) {
-            Ok(count) if count > 0 => filled += count,
-            Err(Errno::AGAIN) => break,
-            Ok(_) | Err(_) => *pipe = None,
-        }
-    }
-    rest[..filled]
-        .chunks(FRAME_CHUNK)
-        .map(<[u8]>::to_vec)
-        .collect()
-}
-
-async fn write_stdin(
-    stdin: &mut Option<pipe::Sender>,
-    buffer: &VecDeque<u8>,
-) -> std::io::Result<usize> {
-    match stdin {
-        Some(stdin) => stdin.write(buffer.as_slices().0).await,
         None => pending().await,
     }
 }

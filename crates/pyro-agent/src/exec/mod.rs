@@ -8,6 +8,7 @@ mod cgroup;
 mod collected;
 mod drive;
 mod identity;
+mod pipes;
 mod process;
 mod reaper;
 mod session;

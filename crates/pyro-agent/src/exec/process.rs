@@ -13,7 +13,8 @@ use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 
 use super::cgroup::Cgroup;
-use super::drive::{read_chunk, read_rest, take_chunk, wait_exit};
+use super::drive::wait_exit;
+use super::pipes::{read_chunk, read_rest, take_chunk};
 use super::reaper::{Exit, Reaper};
 use super::session::{members, signal_all};
 use super::spawn;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pyro_protocol::exec::ExecRequest;
 use pyro_protocol::frame::Kind;
 use tokio::time::Instant;
 
@@ -168,5 +169,78 @@ fn what_ran_before_a_cancel_of_another_stream_runs_on() {
         assert!(runs(stayer[0]));
         drop(stays);
         assert_all_die(&stayer).await;
+    });
+}
+
+/// A shell, not the leader, that takes its time to end at a TERM and then says so.
+fn slow_to_end(last_words: &str) -> String {
+    format!(
+        "sh -c 'trap \"sleep 0.3; {last_words}; exit\" TERM; echo $$ $PPID; while :; do sleep 0.05; done' & wait"
+    )
+}
+
+#[test]
+fn what_a_cancelled_command_started_may_clean_up_too() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let trace = directory.path().join("trace");
+    with_guest(async |guest| {
+        let command = slow_to_end(&format!("echo bye > {}", trace.display()));
+        let (running, pids) = start_with_pids(&guest, &command).await;
+        drop(running);
+        assert_all_die(&pids).await;
+        assert_eq!(std::fs::read(&trace).expect("it was written"), b"bye\n");
+    });
+}
+
+#[test]
+fn the_last_words_of_what_a_command_started_are_heard() {
+    with_guest(async |guest| {
+        let mut running = Vec::new();
+        for _ in 0..6 {
+            let request = ExecRequest {
+                timeout_ms: Some(300),
+                ..script(&slow_to_end("echo bye"))
+            };
+            running.push(guest.start(request).await);
+        }
+        let mut shortest = u64::MAX;
+        for command in running {
+            let outcome = command.finish().await;
+            assert!(outcome.text().ends_with("bye\n"), "{}", outcome.text());
+            assert!(outcome.end.timed_out && !outcome.end.output_left_open);
+            assert!(outcome.end.duration_ms >= 600);
+            shortest = shortest.min(outcome.end.duration_ms);
+        }
+        // Nobody was left before the grace was over.
+        assert!(shortest < 2300, "{shortest}");
+    });
+}
+
+#[test]
+fn a_term_that_ends_the_command_ends_what_it_started() {
+    with_guest(async |guest| {
+        let (mut running, pids) = start_with_pids(
+            &guest,
+            "sh -c 'trap \"\" TERM; echo $$ $PPID; while :; do sleep 1; done' & wait",
+        )
+        .await;
+        running.send(Kind::Signal, &[15]).await;
+        let outcome = running.finish().await;
+        assert_eq!(outcome.end.signal, Some(15));
+        assert!(!outcome.end.output_left_open);
+        assert_all_die(&pids).await;
+    });
+}
+
+#[test]
+fn a_term_that_a_command_survives_kills_nothing() {
+    with_guest(async |guest| {
+        // Longer than the grace.
+        let command = "trap 'echo got' TERM; echo $$; i=0; while [ $i -lt 50 ]; do sleep 0.05; i=$((i+1)); done; exit 4";
+        let (mut running, _) = start_with_pids(&guest, command).await;
+        running.send(Kind::Signal, &[15]).await;
+        let outcome = running.finish().await;
+        assert!(outcome.text().contains("got"));
+        assert_eq!(outcome.end.exit_code, 4);
     });
 }

@@ -19,6 +19,9 @@ const STREAM_BUFFER: usize = 64 * 1024;
 
 /// Runs `test` beside an agent, on the kind of runtime that serves in a machine.
 pub(crate) fn with_guest(test: impl AsyncFnOnce(Guest)) {
+    // Orphans become the agent's children, as those of a machine's first process do: what
+    // nobody has reaped counts as left over from its command.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).expect("it is allowed");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -1,6 +1,8 @@
 //! Reading requests and writing replies on one stream. Owns the bounds of both; knows no
 //! action.
 
+use std::io::ErrorKind;
+
 use pyro_protocol::code::{ErrorCode, ErrorReply};
 use pyro_protocol::frame::{Frame, HEADER_LEN, Kind, encode, parse_header};
 use pyro_protocol::limits::{MAX_REQUEST_LINE, SMALL_REQUEST_LINE};
@@ -8,6 +10,7 @@ use serde::Serialize;
 use tokio::io::{
     AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt,
 };
+use tokio::sync::mpsc;
 
 use crate::budget::Budget;
 
@@ -93,7 +96,36 @@ where
     writer.flush().await
 }
 
+/// What comes from a peer: a frame, or how it broke the protocol, which comes last.
+pub(crate) type Heard = Result<Frame, ErrorReply>;
+
+/// Passes on what the peer sends until it leaves or breaks the protocol. The end of the
+/// channel without a fault is its leaving.
+pub(crate) async fn hear<R>(mut reader: R, heard: mpsc::Sender<Heard>)
+where
+    R: AsyncRead + Unpin,
+{
+    loop {
+        let frame = match read_frame(&mut reader).await {
+            Ok(Some(frame)) => Ok(frame),
+            Ok(None) => return,
+            Err(error) => match error.kind() {
+                ErrorKind::InvalidData => Err(error.to_string()),
+                ErrorKind::UnexpectedEof => Err("the stream ended inside a frame".into()),
+                // The stream broke, which nobody needs to be told over it.
+                _ => return,
+            },
+        };
+        let frame = frame.map_err(|fault| ErrorReply::new(ErrorCode::InvalidArgument, fault));
+        let is_last = frame.is_err();
+        if heard.send(frame).await.is_err() || is_last {
+            return;
+        }
+    }
+}
+
 /// Reads one frame; `None` when the peer ended its direction between two frames.
+/// `InvalidData`: no frame begins with what came. `UnexpectedEof`: it was cut.
 pub(crate) async fn read_frame<R>(reader: &mut R) -> std::io::Result<Option<Frame>>
 where
     R: AsyncRead + Unpin,
@@ -103,7 +135,8 @@ where
         return Ok(None);
     }
     reader.read_exact(&mut head[1..]).await?;
-    let (kind, length) = parse_header(head).map_err(std::io::Error::other)?;
+    let (kind, length) =
+        parse_header(head).map_err(|error| std::io::Error::new(ErrorKind::InvalidData, error))?;
     let mut payload = vec![0; length];
     reader.read_exact(&mut payload).await?;
     Ok(Some(Frame { kind, payload }))

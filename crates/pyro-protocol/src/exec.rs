@@ -308,7 +308,7 @@ pub struct ExecEnd {
     /// What the command and its children used, where the guest can tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
-    /// Why the command could not be run.
+    /// Why the command could not be run, or what its peer did that ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorReply>,
 }

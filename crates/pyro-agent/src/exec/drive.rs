@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::future::pending;
 use std::time::Duration;
 
+use pyro_protocol::code::{ErrorCode, ErrorReply};
 use pyro_protocol::exec::{EXIT_TIMEOUT, Exec, ExecEnd};
 use pyro_protocol::frame::{Frame, Kind};
 use pyro_protocol::limits::STDIN_WINDOW;
@@ -30,6 +31,7 @@ use super::cgroup::Cgroup;
 use super::pipes::{read_chunk, read_rest, take_chunk, write_stdin};
 use super::reaper::{Exit, Reaper};
 use super::{ended, spawn};
+use crate::wire::Heard;
 
 /// How long a command and what it started may take to end after TERM before it gets KILL.
 const KILL_GRACE: Duration = Duration::from_secs(2);
@@ -64,7 +66,7 @@ pub(crate) enum Output {
 /// What comes from the peer.
 pub(crate) struct Input {
     /// Frames; the end of the channel is the peer's leaving.
-    pub(crate) frames: mpsc::Receiver<Frame>,
+    pub(crate) frames: mpsc::Receiver<Heard>,
     /// Whether standard input comes with them.
     pub(crate) stdin: bool,
 }
@@ -121,6 +123,7 @@ pub(crate) async fn drive(
         reading: Reading::On,
         timed_out: false,
         cancelled: false,
+        fault: None,
     };
     let mut end = watched.run().await;
     end.duration_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -138,7 +141,7 @@ struct Watched {
     stdin_buffer: VecDeque<u8>,
     stdin_ended: bool,
     credit: u32,
-    frames: Option<mpsc::Receiver<Frame>>,
+    frames: Option<mpsc::Receiver<Heard>>,
     /// What waits for room in the queue; nothing more is read meanwhile.
     ready: VecDeque<Output>,
     output: mpsc::Sender<Output>,
@@ -151,6 +154,8 @@ struct Watched {
     reading: Reading,
     timed_out: bool,
     cancelled: bool,
+    /// What the peer did that nobody may.
+    fault: Option<ErrorReply>,
 }
 
 impl Watched {
@@ -168,6 +173,7 @@ impl Watched {
             end.timed_out = true;
             end.exit_code = EXIT_TIMEOUT;
         }
+        end.error = self.fault.take();
         end.usage = self.cgroup.as_ref().and_then(Cgroup::usage);
         end.output_left_open = self.stdout.is_some() || self.stderr.is_some();
         end
@@ -239,7 +245,12 @@ impl Watched {
                 self.ready.extend(chunk);
                 self.linger_again();
             }
-            Happened::Frame(Some(frame)) => self.take_frame(&frame),
+            Happened::Frame(Some(Ok(frame))) => {
+                if let Err(fault) = self.take_frame(&frame) {
+                    self.refuse(fault);
+                }
+            }
+            Happened::Frame(Some(Err(fault))) => self.refuse(fault),
             Happened::Frame(None) | Happened::PeerLeft => self.peer_left(),
             Happened::StdinWritten(written) => self.stdin_written(written.ok()),
             Happened::TimeLimit if self.exited.is_some() => {
@@ -285,6 +296,13 @@ impl Watched {
         self.reading = Reading::Over;
         self.deadline = None;
         self.linger_until = None;
+    }
+
+    /// Cancels the command of a peer that broke the protocol. It is told why, if it still
+    /// listens.
+    fn refuse(&mut self, fault: ErrorReply) {
+        self.fault = Some(fault);
+        self.peer_left();
     }
 
     fn peer_left(&mut self) {
@@ -360,14 +378,18 @@ impl Watched {
         let _ = kill_process_group(self.pid, signal);
     }
 
-    fn take_frame(&mut self, frame: &Frame) {
+    fn take_frame(&mut self, frame: &Frame) -> Result<(), ErrorReply> {
         match frame.kind {
             Kind::Stdin => {
                 self.stdin_buffer.extend(&frame.payload);
                 if self.stdin_buffer.len() > STDIN_WINDOW {
-                    // A peer that breaks the window would fill our memory.
-                    self.peer_left();
-                } else if self.stdin.is_none() {
+                    // It would fill our memory.
+                    return Err(ErrorReply::new(
+                        ErrorCode::LimitExceeded,
+                        format!("more than {STDIN_WINDOW} bytes of standard input wait"),
+                    ));
+                }
+                if self.stdin.is_none() {
                     self.discard_stdin();
                 }
             }
@@ -376,25 +398,28 @@ impl Watched {
                 self.close_stdin_if_done();
             }
             Kind::Signal => {
-                let signal = frame
-                    .payload
-                    .first()
-                    .and_then(|n| Signal::from_named_raw(i32::from(*n)));
-                match signal {
-                    Some(signal) if self.exited.is_none() => {
-                        if signal == Signal::TERM {
-                            self.peer_sent_term = Some(Instant::now());
-                        }
-                        self.signal(signal);
+                let number = frame.payload.first().copied().unwrap_or(0);
+                let signal = Signal::from_named_raw(i32::from(number)).ok_or_else(|| {
+                    ErrorReply::new(
+                        ErrorCode::InvalidArgument,
+                        format!("there is no signal {number}"),
+                    )
+                })?;
+                if self.exited.is_none() {
+                    if signal == Signal::TERM {
+                        self.peer_sent_term = Some(Instant::now());
                     }
-                    Some(_) => {}
-                    None => self.peer_left(),
+                    self.signal(signal);
                 }
             }
             Kind::End | Kind::Stdout | Kind::Stderr | Kind::Window | Kind::Progress => {
-                self.peer_left();
+                return Err(ErrorReply::new(
+                    ErrorCode::InvalidArgument,
+                    format!("{:?} is no frame for a command", frame.kind),
+                ));
             }
         }
+        Ok(())
     }
 
     fn stdin_written(&mut self, written: Option<usize>) {
@@ -435,7 +460,7 @@ enum Happened {
     OutputTaken,
     Stdout(std::io::Result<Vec<u8>>),
     Stderr(std::io::Result<Vec<u8>>),
-    Frame(Option<Frame>),
+    Frame(Option<Heard>),
     PeerLeft,
     StdinWritten(std::io::Result<usize>),
     TimeLimit,
@@ -459,7 +484,7 @@ pub(super) async fn wait_exit(exit: &mut Option<oneshot::Receiver<Exit>>) -> Exi
     }
 }
 
-async fn next_frame(frames: &mut Option<mpsc::Receiver<Frame>>) -> Option<Frame> {
+async fn next_frame(frames: &mut Option<mpsc::Receiver<Heard>>) -> Option<Heard> {
     match frames {
         Some(frames) => frames.recv().await,
         None => pending().await,

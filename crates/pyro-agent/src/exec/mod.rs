@@ -38,12 +38,12 @@ const OUTPUT_QUEUE: usize = 4;
 const INPUT_QUEUE: usize = 16;
 
 /// Runs a command and answers with frames. The end of the peer's direction before the
-/// command's end cancels the command.
+/// command's end cancels the command; so does a fault of the peer, which the end tells.
 pub(crate) async fn streamed<R, W>(
     reaper: &Reaper,
     exec: &Exec,
     stdin: bool,
-    mut reader: R,
+    reader: R,
     writer: &mut W,
 ) -> std::io::Result<()>
 where
@@ -52,13 +52,7 @@ where
 {
     let (output, mut chunks) = mpsc::channel(OUTPUT_QUEUE);
     let (input_sender, input) = mpsc::channel(INPUT_QUEUE);
-    let read_input = tokio::task::spawn_local(async move {
-        while let Ok(Some(frame)) = wire::read_frame(&mut reader).await {
-            if input_sender.send(frame).await.is_err() {
-                return;
-            }
-        }
-    });
+    let read_input = tokio::task::spawn_local(wire::hear(reader, input_sender));
     let input = Input {
         frames: input,
         stdin,

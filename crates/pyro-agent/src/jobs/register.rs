@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use crate::disk_ring::DiskRing;
 use crate::exec::{Input, Output, Reaper, drive};
 use crate::machine::Freezer;
+use crate::wire::Heard;
 
 /// Where the output of jobs lies in a machine: on its disk, which goes with it.
 const DIRECTORY: &str = "/var/lib/pyro/jobs";
@@ -70,7 +71,7 @@ pub(super) struct Job {
     /// Standard input that the command may still be sent.
     window: Cell<usize>,
     /// Gone once the job is to end: that cancels the command.
-    frames: RefCell<Option<mpsc::Sender<Frame>>>,
+    frames: RefCell<Option<mpsc::Sender<Heard>>>,
     change: watch::Sender<Change>,
 }
 
@@ -217,7 +218,7 @@ impl Register {
     fn add(
         &mut self,
         (stdout, stderr): (DiskRing, DiskRing),
-        frames: mpsc::Sender<Frame>,
+        frames: mpsc::Sender<Heard>,
         token: Option<String>,
     ) -> Rc<Job> {
         self.next += 1;
@@ -302,7 +303,7 @@ impl Job {
 
     pub(super) fn send(&self, frame: Frame) -> Result<(), ErrorReply> {
         let sent = match &*self.frames.borrow() {
-            Some(frames) => frames.try_send(frame).is_ok(),
+            Some(frames) => frames.try_send(Ok(frame)).is_ok(),
             None => false,
         };
         if sent {
@@ -344,7 +345,7 @@ impl Job {
 async fn watch_over(
     reaper: &Reaper,
     exec: &Exec,
-    frames: mpsc::Receiver<Frame>,
+    frames: mpsc::Receiver<Heard>,
     job: &Job,
     freezer: &Freezer,
 ) {

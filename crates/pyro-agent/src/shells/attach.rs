@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 
 use pyro_protocol::code::{ErrorCode, ErrorReply};
-use pyro_protocol::frame::{Frame, Kind};
+use pyro_protocol::frame::Kind;
 use pyro_protocol::limits::{FRAME_CHUNK, STDIN_WINDOW};
 use pyro_protocol::shell::{AttachEnd, AttachGap, AttachReason};
 use rustix::process::Signal;
@@ -17,7 +17,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::object;
 use super::shell::Shell;
-use crate::wire;
+use crate::wire::{self, Heard};
 
 /// Frames from the peer that may wait for the loop that takes them.
 const INPUT_QUEUE: usize = 4;
@@ -43,7 +43,7 @@ enum Over {
 pub(super) async fn attach<R, W>(
     shell: &Shell,
     cursor: u64,
-    mut reader: R,
+    reader: R,
     writer: &mut W,
 ) -> std::io::Result<()>
 where
@@ -60,13 +60,7 @@ where
         Err(error) => return wire::write_line(writer, &error).await,
     }
     let (sender, frames) = mpsc::channel(INPUT_QUEUE);
-    let read_frames = tokio::task::spawn_local(async move {
-        while let Ok(Some(frame)) = wire::read_frame(&mut reader).await {
-            if sender.send(frame).await.is_err() {
-                return;
-            }
-        }
-    });
+    let read_frames = tokio::task::spawn_local(wire::hear(reader, sender));
     let told = Told::default();
     let take = async {
         let over = take_input(shell, frames, &told).await;
@@ -83,7 +77,7 @@ where
 }
 
 /// Takes frames until the peer leaves or breaks the protocol.
-async fn take_input(shell: &Shell, mut frames: mpsc::Receiver<Frame>, told: &Told) -> Over {
+async fn take_input(shell: &Shell, mut frames: mpsc::Receiver<Heard>, told: &Told) -> Over {
     let mut changes = shell.changes();
     // What the shell's queue had no room for.
     let mut pending: VecDeque<u8> = VecDeque::new();
@@ -100,8 +94,10 @@ async fn take_input(shell: &Shell, mut frames: mpsc::Receiver<Frame>, told: &Tol
             frame = frames.recv() => frame,
             _ = changes.changed(), if !pending.is_empty() => continue,
         };
-        let Some(frame) = frame else {
-            return Over::Left;
+        let frame = match frame {
+            Some(Ok(frame)) => frame,
+            Some(Err(fault)) => return Over::Refused(fault),
+            None => return Over::Left,
         };
         match frame.kind {
             Kind::Stdin => {

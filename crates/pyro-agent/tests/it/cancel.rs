@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use pyro_protocol::code::ErrorCode;
 use pyro_protocol::exec::ExecRequest;
-use pyro_protocol::frame::Kind;
+use pyro_protocol::frame::{Kind, encode};
 use tokio::time::Instant;
 
 use crate::guest::{Guest, Running, script, with_guest};
@@ -87,7 +88,8 @@ fn the_end_of_the_peers_direction_cancels_and_is_answered() {
     with_guest(async |guest| {
         let (mut running, pids) = start_with_pids(&guest, "echo $$; sleep 100; :").await;
         running.close_input().await;
-        assert_eq!(running.finish().await.end.exit_code, 143);
+        let end = running.finish().await.end;
+        assert_eq!((end.exit_code, end.error), (143, None));
         assert_all_die(&pids).await;
     });
 }
@@ -242,5 +244,37 @@ fn a_term_that_a_command_survives_kills_nothing() {
         let outcome = running.finish().await;
         assert!(outcome.text().contains("got"));
         assert_eq!(outcome.end.exit_code, 4);
+    });
+}
+
+#[test]
+fn a_peer_that_breaks_the_protocol_is_told_so() {
+    with_guest(async |guest| {
+        let unknown = [9, 0, 0, 0, 0];
+        let oversized = [Kind::Stdin as u8, 0xff, 0xff, 0xff, 0xff];
+        let cut = [Kind::Stdin as u8, 0, 0, 0, 9, b'x'];
+        for (sent, part) in [
+            (&unknown[..], "unknown frame kind 9"),
+            (&oversized, "frame of 4294967295 bytes exceeds the limit"),
+            (&cut, "ended inside a frame"),
+            (
+                &encode(Kind::Stdout, b"x"),
+                "Stdout is no frame for a command",
+            ),
+            (&encode(Kind::End, b"{}"), "End is no frame for a command"),
+            (&encode(Kind::Signal, &[200]), "no signal 200"),
+            (&encode(Kind::Signal, b""), "no signal 0"),
+        ] {
+            let (mut running, pids) = start_with_pids(&guest, "echo $$; sleep 100; :").await;
+            running.send_raw(sent).await;
+            running.close_input().await;
+            let end = running.finish().await.end;
+            let fault = end.error.expect("it is told why");
+            assert_eq!(fault.code, ErrorCode::InvalidArgument);
+            assert!(fault.error.contains(part), "{}", fault.error);
+            assert_eq!(end.exit_code, 143);
+            assert_all_die(&pids).await;
+        }
+        guest.assert_serves().await;
     });
 }

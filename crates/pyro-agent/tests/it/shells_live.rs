@@ -271,7 +271,7 @@ fn a_peer_that_breaks_the_protocol_costs_its_stream() {
             .write_all(&[99; 40])
             .await
             .expect("the agent reads");
-        assert_eq!(live.end().await["reason"], "detached");
+        assert_eq!(live.end().await["reason"], "refused");
         guest.enter("a", "echo al''ive", "alive").await;
     });
 }

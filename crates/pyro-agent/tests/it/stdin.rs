@@ -1,5 +1,6 @@
 //! Standard input as frames, and its window.
 
+use pyro_protocol::code::ErrorCode;
 use pyro_protocol::exec::ExecRequest;
 use pyro_protocol::frame::{Kind, encode};
 use pyro_protocol::limits::{FRAME_CHUNK, STDIN_WINDOW};
@@ -128,6 +129,8 @@ fn what_exceeds_the_window_costs_the_stream_only() {
         let send = writer.write_all(&frames);
         let (_sent, outcome) = tokio::join!(send, finish(&mut reader, |_credit| ()));
         assert_eq!(outcome.end.exit_code, 143);
+        let fault = outcome.end.error.expect("it is told why");
+        assert_eq!(fault.code, ErrorCode::LimitExceeded, "{fault:?}");
         guest.assert_serves().await;
     });
 }

@@ -145,7 +145,7 @@ impl Agent {
                     jobs::start(&self.jobs, &self.reaper, command, writer).await
                 }
             },
-            Request::Job(request) => jobs::answer(&self.jobs, request, writer).await,
+            Request::Job(request) => jobs::answer(&self.jobs, request, reader, writer).await,
             Request::SetClock { unix_ns } => tell(writer, machine.set_clock(unix_ns)).await,
             Request::Files(request) => {
                 if files::writes(&request) {
@@ -159,7 +159,10 @@ impl Agent {
             Request::ReseedEntropy(seed) => tell(writer, machine.reseed(seed).await).await,
             Request::SetIdentity(names) => tell(writer, machine.set_identity(names).await).await,
             Request::Sync(order) => tell(writer, machine.sync(order).await).await,
-            Request::Quiesce(order) => tell(writer, machine.quiesce(order).await).await,
+            Request::Quiesce(order) => {
+                let running = || (self.jobs.running(), self.shells.running());
+                tell(writer, machine.quiesce(order, running).await).await
+            }
             Request::Freeze(order) => tell(writer, machine.freeze(order).await).await,
             Request::Thaw => tell(writer, machine.thaw().await).await,
             Request::Revive(order) => tell(writer, machine.revive(order).await).await,

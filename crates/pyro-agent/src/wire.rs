@@ -124,6 +124,29 @@ where
     }
 }
 
+/// What `work` yields, or that the peer ended its direction before. What a peer says while it
+/// waits means nothing.
+pub(crate) async fn unless_left<R, T>(
+    mut peer: R,
+    work: impl Future<Output = Result<T, ErrorReply>>,
+) -> Result<T, ErrorReply>
+where
+    R: AsyncRead + Unpin,
+{
+    let mut heard = [0; 256];
+    let left = async { while let Ok(1..) = peer.read(&mut heard).await {} };
+    tokio::select! {
+        biased;
+        outcome = work => outcome,
+        () = left => Err(cancelled()),
+    }
+}
+
+/// The reply to a peer that may not be there any more.
+pub(crate) fn cancelled() -> ErrorReply {
+    ErrorReply::new(ErrorCode::Cancelled, "the peer left before the end")
+}
+
 /// Reads one frame; `None` when the peer ended its direction between two frames.
 /// `InvalidData`: no frame begins with what came. `UnexpectedEof`: it was cut.
 pub(crate) async fn read_frame<R>(reader: &mut R) -> std::io::Result<Option<Frame>>

@@ -19,6 +19,12 @@ pub const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
 /// Mode of a directory that is made because something below it was asked for.
 const PARENT_MODE: Mode = Mode::from_raw_mode(0o755);
 
+/// Symlinks followed one after the other at the end of a path, as many as the kernel follows.
+const MAX_LINKS: usize = 40;
+
+/// Longest path that symlinks lead to, in bytes: the kernel's `PATH_MAX`.
+const MAX_PATH: usize = 4096;
+
 /// A path below a root: no `..`, no NUL, nothing empty. The root itself has no parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relative {
@@ -107,6 +113,34 @@ impl Root {
         self.open_at(path, DIRECTORY, Mode::empty())
     }
 
+    /// The directory and the name to which the symlinks at the end of `path` lead, of which
+    /// the last need not exist: where a program would write that opens `path`.
+    pub fn behind_links(&self, path: &Relative) -> rustix::io::Result<(OwnedFd, OsString)> {
+        let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        // Not a `Relative`: a link may go up, which the kernel resolves inside the root.
+        let mut path = path.as_path();
+        for _ in 0..=MAX_LINKS {
+            if path.as_os_str().len() > MAX_PATH {
+                return Err(Errno::NAMETOOLONG);
+            }
+            // None where it ends in `..`.
+            let name = path.file_name().ok_or(Errno::ISDIR)?.to_owned();
+            let above = match path.parent() {
+                Some(above) if above != Path::new("") => above,
+                Some(_) | None => Path::new("."),
+            };
+            let directory =
+                rustix::fs::openat2(&self.directory, above, DIRECTORY, Mode::empty(), inside)?;
+            match rustix::fs::readlinkat(&directory, &name, Vec::new()) {
+                Ok(target) => path = above.join(OsString::from_vec(target.into_bytes())),
+                // No link, or nothing at all.
+                Err(Errno::INVAL | Errno::NOENT) => return Ok((directory, name)),
+                Err(errno) => return Err(errno),
+            }
+        }
+        Err(Errno::LOOP)
+    }
+
     /// Opens the directory `path`, making what is missing of it with `make`, which is handed
     /// the directory to make it in and its name.
     pub fn open_or_make_directory<E: From<Errno>>(
@@ -190,5 +224,58 @@ mod tests {
         // However far up, it is the root.
         open(b"up/dir").unwrap();
         assert_eq!(open(b"up/etc").unwrap_err(), Errno::NOENT);
+    }
+
+    #[test]
+    fn links_at_the_end_are_followed_beneath_the_root() {
+        let world = tempfile::tempdir().unwrap();
+        std::fs::write(world.path().join("secret"), "x").unwrap();
+        let inside = world.path().join("root");
+        std::fs::create_dir_all(inside.join("real/deep")).unwrap();
+        let outside = world.path().join("secret");
+        for (target, link) in [
+            ("real/deep", "dir"),
+            ("real/file", "plain"),
+            ("../file", "dir/up"),
+            ("/real/new", "absolute"),
+            ("plain", "twice"),
+            ("../../../secret", "out"),
+            (outside.to_str().unwrap(), "host"),
+            ("round", "round"),
+            ("dir/..", "directory"),
+        ] {
+            std::os::unix::fs::symlink(target, inside.join(link)).unwrap();
+        }
+        let root = Root::open(&inside).unwrap();
+        let leads_to = |path: &[u8]| {
+            let (directory, name) = root.behind_links(&Relative::parse(path).unwrap())?;
+            let found = rustix::fs::fstat(&directory).unwrap();
+            let is = |path: &str| {
+                let stat = rustix::fs::stat(inside.join(path)).unwrap();
+                (stat.st_dev, stat.st_ino) == (found.st_dev, found.st_ino)
+            };
+            let directory = ["", "real", "real/deep"].into_iter().find(|path| is(path));
+            Ok((directory.unwrap(), name.into_string().unwrap()))
+        };
+        for (path, directory, name) in [
+            ("plain", "real", "file"),
+            ("twice", "real", "file"),
+            ("real/deep/none", "real/deep", "none"),
+            // Up from where the link lies, not from where its path says.
+            ("dir/up", "real", "file"),
+            ("absolute", "real", "new"),
+            // However far up, it is the root.
+            ("out", "", "secret"),
+        ] {
+            assert_eq!(
+                leads_to(path.as_bytes()),
+                Ok((directory, name.into())),
+                "{path}"
+            );
+        }
+        assert_eq!(leads_to(b"host"), Err(Errno::NOENT));
+        assert_eq!(leads_to(b"round"), Err(Errno::LOOP));
+        assert_eq!(leads_to(b"directory"), Err(Errno::ISDIR));
+        assert_eq!(leads_to(b"real/file/x"), Err(Errno::NOENT));
     }
 }

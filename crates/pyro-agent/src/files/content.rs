@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{Gid, Mode, SeekFrom, Stat, Uid, XattrFlags};
@@ -121,11 +121,17 @@ pub(super) fn set_attributes(from: &OwnedFd, to: &OwnedFd, stat: &Stat) -> rusti
         Err(errno) => return Err(errno),
     }
     rustix::fs::fchmod(to, Mode::from_raw_mode(entry::mode(stat)))?;
-    copy_xattrs(from, to)?;
+    copy_xattrs(from, to, |_| true)?;
     rustix::fs::futimens(to, &times(stat))
 }
 
-fn copy_xattrs(from: &OwnedFd, to: &OwnedFd) -> rustix::io::Result<()> {
+/// Gives `to` those extended attributes of `from` whose names are `wanted`. What only root may
+/// give is left out where we are not.
+pub(super) fn copy_xattrs(
+    from: &OwnedFd,
+    to: impl AsFd,
+    wanted: impl Fn(&[u8]) -> bool,
+) -> rustix::io::Result<()> {
     // The kernel's own bound for a list and for a value.
     let mut names = vec![0_u8; 64 * 1024];
     let length = match rustix::fs::flistxattr(from, &mut names[..]) {
@@ -135,7 +141,7 @@ fn copy_xattrs(from: &OwnedFd, to: &OwnedFd) -> rustix::io::Result<()> {
     };
     let mut value = vec![0_u8; 64 * 1024];
     for name in names[..length].split(|byte| *byte == 0) {
-        if name.is_empty() {
+        if name.is_empty() || !wanted(name) {
             continue;
         }
         let length = match rustix::fs::fgetxattr(from, name, &mut value[..]) {
@@ -143,7 +149,7 @@ fn copy_xattrs(from: &OwnedFd, to: &OwnedFd) -> rustix::io::Result<()> {
             Err(Errno::NODATA | Errno::PERM) => continue,
             Err(errno) => return Err(errno),
         };
-        match rustix::fs::fsetxattr(to, name, &value[..length], XattrFlags::empty()) {
+        match rustix::fs::fsetxattr(&to, name, &value[..length], XattrFlags::empty()) {
             Ok(()) | Err(Errno::PERM | Errno::OPNOTSUPP) => {}
             Err(errno) => return Err(errno),
         }

@@ -109,7 +109,8 @@ pub(super) fn read(place: &Place, request: &LegacyRead) -> Outcome<Value> {
 /// `write_workspace_file`.
 pub(super) fn write(place: &Place, text: &str) -> Outcome<Value> {
     let parent = place.parent_without_links()?;
-    let mut writing = Writing::begin(place, parent, Manner::default())?;
+    let name = place.name()?.to_owned();
+    let mut writing = Writing::begin(place, parent, name, Manner::default())?;
     writing.put(text.as_bytes())?;
     let written = writing.finish()?;
     Ok(json!({

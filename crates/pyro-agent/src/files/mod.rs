@@ -241,12 +241,16 @@ impl Files {
             Missing::Fails
         };
         let place = Place::open(&self.workspace, &request.target, missing)?;
-        let parent = if request.create_parents {
-            place.parent_made()?
+        if request.create_parents {
+            place.parent_made()?;
+        }
+        let (parent, name) = if request.must_not_exist {
+            // A link is something that exists.
+            (place.parent()?, place.name()?.to_owned())
         } else {
-            place.parent()?
+            place.behind_links()?
         };
-        Writing::begin(&place, parent, Manner::from(request))
+        Writing::begin(&place, parent, name, Manner::from(request))
     }
 
     fn at(&self, target: &Target) -> Outcome<Place> {

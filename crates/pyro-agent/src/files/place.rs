@@ -1,6 +1,6 @@
 //! The path of a request, held by the handle of its root.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -147,6 +147,14 @@ impl Place {
     pub(super) fn parent(&self) -> Outcome<OwnedFd> {
         self.root
             .open_directory(&self.above()?)
+            .map_err(at(&self.shown()))
+    }
+
+    /// The directory and the name that a write goes to: behind the symlinks at the end.
+    pub(super) fn behind_links(&self) -> Outcome<(OwnedFd, OsString)> {
+        self.name()?;
+        self.root
+            .behind_links(&self.relative)
             .map_err(at(&self.shown()))
     }
 

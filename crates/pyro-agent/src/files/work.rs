@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyro_protocol::code::{ErrorCode, ErrorReply};
 use pyro_protocol::limits::MAX_FILE_WORK;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::AsyncRead;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, spawn_blocking};
 
 use super::fault::Outcome;
+use crate::wire::{cancelled, unless_left};
 
 /// Whether the peer still waits for the work.
 #[derive(Clone, Debug, Default)]
@@ -50,7 +51,7 @@ impl Slots {
     /// Runs `work` until it ends or the peer ends its direction of the stream.
     pub(super) async fn run<R, T>(
         &self,
-        mut peer: R,
+        peer: R,
         work: impl FnOnce(&Cancel) -> Outcome<T> + Send + 'static,
     ) -> Outcome<T>
     where
@@ -69,15 +70,9 @@ impl Slots {
             });
             done.await.unwrap_or_else(|error| Err(panicked(&error)))
         };
-        tokio::pin!(run);
-        tokio::select! {
-            biased;
-            outcome = &mut run => outcome,
-            () = left(&mut peer) => {
-                guard.0.set();
-                Err(cancelled())
-            }
-        }
+        let outcome = unless_left(peer, run).await;
+        drop(guard);
+        outcome
     }
 }
 
@@ -88,16 +83,6 @@ pub(super) async fn short<T: Send + 'static>(
     spawn_blocking(work)
         .await
         .unwrap_or_else(|error| Err(panicked(&error)))
-}
-
-/// Waits until the peer ends its direction. What it says before that means nothing.
-async fn left<R: AsyncRead + Unpin>(peer: &mut R) {
-    let mut heard = [0; 256];
-    while let Ok(1..) = peer.read(&mut heard).await {}
-}
-
-fn cancelled() -> ErrorReply {
-    ErrorReply::new(ErrorCode::Cancelled, "the peer left before the end")
 }
 
 fn panicked(error: &JoinError) -> ErrorReply {

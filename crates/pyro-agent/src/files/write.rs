@@ -16,6 +16,7 @@ use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Stat, Uid};
 use rustix::io::Errno;
 use tokio::io::AsyncRead;
 
+use super::content;
 use super::entry;
 use super::fault::{Outcome, at, fault, io_at};
 use super::place::Place;
@@ -66,9 +67,13 @@ pub(super) struct Writing {
 }
 
 impl Writing {
-    /// Begins to write `place`, which lies in the directory `parent`.
-    pub(super) fn begin(place: &Place, parent: OwnedFd, manner: Manner) -> Outcome<Self> {
-        let name = place.name()?.to_owned();
+    /// Begins to write `place`, which is `name` in the directory `parent`.
+    pub(super) fn begin(
+        place: &Place,
+        parent: OwnedFd,
+        name: OsString,
+        manner: Manner,
+    ) -> Outcome<Self> {
         let shown = place.shown();
         let old = match rustix::fs::statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(old) => Some(old),
@@ -76,10 +81,10 @@ impl Writing {
             Err(errno) => return Err(at(&shown)(errno)),
         };
         if let Some(old) = &old {
-            replaceable(old, &shown)?;
             if manner.must_not_exist {
                 return Err(at(&shown)(Errno::EXIST));
             }
+            replaceable(old, &shown)?;
         }
         let (file, unfinished) = if manner.append {
             let flags = OFlags::WRONLY
@@ -153,9 +158,22 @@ impl Writing {
                 let owner = Some(Uid::from_raw(old.st_uid));
                 rustix::fs::fchown(&self.file, owner, Some(Gid::from_raw(old.st_gid)))?;
             }
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            match rustix::fs::openat(&self.parent, &self.name, flags, Mode::empty()) {
+                // Capabilities are for the content that had them; a write in place drops
+                // them too.
+                Ok(old) => {
+                    let stays = |name: &[u8]| name != b"security.capability";
+                    content::copy_xattrs(&old, &self.file, stays)?;
+                }
+                // Taken away meanwhile.
+                Err(Errno::NOENT | Errno::LOOP) => {}
+                Err(errno) => return Err(errno),
+            }
         }
         if fresh || self.manner.mode.is_some() {
-            // After the owner, whose change takes set-user-id away.
+            // After the owner, whose change takes set-user-id away, and after the attributes,
+            // of which an access list brings a mode of its own.
             rustix::fs::fchmod(&self.file, Mode::from_raw_mode(mode))?;
         }
         Ok(())

@@ -14,11 +14,11 @@ use pyro_protocol::frame::{Frame, Kind};
 use pyro_protocol::job::{JobOutput, JobRead, JobRequest, JobState, JobStatus, JobStream};
 use serde::Serialize;
 use serde_json::json;
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 use crate::exec::Reaper;
-use crate::wire;
+use crate::wire::{self, unless_left};
 pub(crate) use register::Jobs;
 
 /// Starts `exec` as a job and answers its status as soon as it runs or has failed to.
@@ -37,22 +37,29 @@ where
     }
 }
 
-/// Serves one request about jobs.
-pub(crate) async fn answer<W>(
+/// Serves one request about jobs. A wait ends when the peer ends its direction.
+pub(crate) async fn answer<R, W>(
     jobs: &Jobs,
     request: JobRequest,
+    reader: R,
     writer: &mut W,
 ) -> std::io::Result<()>
 where
+    R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
     match request {
         JobRequest::List => wire::write_line(writer, &json!({"jobs": jobs.list()})).await,
-        JobRequest::Read(read) => tell(writer, output(jobs, &read).await).await,
+        JobRequest::Read(read) => {
+            tell(writer, unless_left(reader, output(jobs, &read)).await).await
+        }
         JobRequest::Wait {
             job_id,
             deadline_ms,
-        } => tell(writer, wait(jobs, &job_id, deadline_ms).await).await,
+        } => {
+            let waited = unless_left(reader, wait(jobs, &job_id, deadline_ms));
+            tell(writer, waited.await).await
+        }
         JobRequest::Write {
             job_id,
             data,

@@ -126,6 +126,13 @@ impl Jobs {
         false
     }
 
+    /// Jobs whose command runs.
+    pub(crate) fn running(&self) -> usize {
+        let register = self.register.borrow();
+        let jobs = register.jobs.values();
+        jobs.filter(|job| job.end.borrow().is_none()).count()
+    }
+
     pub(super) fn list(&self) -> Vec<JobStatus> {
         self.register
             .borrow()

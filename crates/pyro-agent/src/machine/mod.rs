@@ -150,8 +150,13 @@ impl Machine {
     }
 
     /// Takes no new work, waits for what is in flight, writes the root file system back and
-    /// freezes it if so ordered. A failure opens the gate again.
-    pub(crate) async fn quiesce(&self, order: Quiesce) -> Result<Done<Quiesced>, ErrorReply> {
+    /// freezes it if so ordered. A failure opens the gate again. `running` tells the jobs and
+    /// the shells that run, which no stream holds.
+    pub(crate) async fn quiesce(
+        &self,
+        order: Quiesce,
+        running: impl FnOnce() -> (usize, usize),
+    ) -> Result<Done<Quiesced>, ErrorReply> {
         let start = Instant::now();
         let until = start + order.hold;
         if order.freeze {
@@ -161,6 +166,7 @@ impl Machine {
         // Work that goes on is no failure: the reply tells how much.
         let _ = timeout_at(start + order.drain, self.gate.drained()).await;
         let open_streams = self.gate.work();
+        let (running_jobs, running_shells) = running();
         let stilled = async {
             let left = until.saturating_duration_since(Instant::now());
             self.sync_within(left).await?;
@@ -173,6 +179,8 @@ impl Machine {
         match stilled.await {
             Ok(frozen) => Ok(Done::new(Quiesced {
                 open_streams,
+                running_jobs,
+                running_shells,
                 frozen,
                 elapsed_ms: elapsed_ms(start),
             })),

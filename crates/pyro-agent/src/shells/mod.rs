@@ -18,7 +18,7 @@ use std::rc::Rc;
 
 use pyro_protocol::code::{ErrorCode, ErrorReply};
 use pyro_protocol::limits::{MAX_SHELLS, SHELL_INPUT, SHELL_OUTPUT};
-use pyro_protocol::shell::{OpenShell, ShellId, ShellRequest, ShellSummary, WriteShell};
+use pyro_protocol::shell::{OpenShell, ShellId, ShellRequest, ShellSummary, WaitShell, WriteShell};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -63,7 +63,14 @@ impl Shells {
                 Err(error) => wire::write_line(writer, &error).await,
             };
         }
-        match self.reply(request).await {
+        let reply = match request {
+            ShellRequest::Wait(order) => {
+                // The wait goes with its peer.
+                wire::unless_left(reader, self.wait(&order)).await
+            }
+            request => self.reply(request).await,
+        };
+        match reply {
             Ok(reply) => wire::write_line(writer, &reply).await,
             Err(error) => wire::write_line(writer, &error).await,
         }
@@ -104,12 +111,20 @@ impl Shells {
                 let summaries: Vec<_> = shells.values().map(|shell| shell.summary()).collect();
                 Ok(json!({"shells": summaries}))
             }
-            ShellRequest::Wait(order) => {
-                let shell = self.find(&order.shell_id)?;
-                object(&wait::wait(&shell, &order).await?, json!({}))
-            }
+            ShellRequest::Wait(order) => self.wait(&order).await,
             ShellRequest::Attach { .. } => unreachable!("answered with frames"),
         }
+    }
+
+    async fn wait(&self, order: &WaitShell) -> Result<Value, ErrorReply> {
+        let shell = self.find(&order.shell_id)?;
+        object(&wait::wait(&shell, order).await?, json!({}))
+    }
+
+    /// Shells whose program runs.
+    pub(crate) fn running(&self) -> usize {
+        let open = self.open.borrow();
+        open.values().filter(|shell| !shell.has_ended()).count()
     }
 
     fn open(&self, order: OpenShell) -> Result<Rc<Shell>, ErrorReply> {

@@ -76,9 +76,15 @@ impl Guest {
         reply
     }
 
-    /// Sends one line and reads a reply of exactly one line.
+    /// Sends one line, keeps its direction open and reads a reply of exactly one line.
     pub(crate) async fn ask_line(&self, request: &str) -> Value {
-        let reply = self.ask(format!("{request}\n").as_bytes()).await;
+        let mut stream = self.connect();
+        let send = format!("{request}\n");
+        // An agent that has heard enough stops reading.
+        let _ = stream.write_all(send.as_bytes()).await;
+        let mut reply = Vec::new();
+        let read = stream.read_to_end(&mut reply).await;
+        read.expect("the stream ends in order");
         let (last, line) = reply.split_last().expect("there is a reply");
         assert_eq!(*last, b'\n');
         assert!(!line.contains(&b'\n'), "one line and nothing else");

@@ -276,3 +276,27 @@ fn ids_that_are_none_are_refused() {
         }
     });
 }
+
+#[test]
+fn a_wait_ends_when_its_peer_leaves() {
+    with_guest(async |guest| {
+        let sleep = json!({"argv": ["sleep", "100"], "detach": true});
+        let job = ask(&guest, sleep).await["job_id"].clone();
+        let shell = json!({"action": "open_shell", "shell_id": "a", "cwd": "/"});
+        assert_eq!(ask(&guest, shell).await["state"], "running");
+        for wait in [
+            json!({"action": "job_wait", "job_id": job, "deadline_ms": 600_000}),
+            json!({"action": "job_read", "job_id": job, "wait_ms": 600_000}),
+            json!({"action": "wait_shell", "shell_id": "a", "pattern": "never", "deadline_ms": 600_000}),
+        ] {
+            // Ends its direction and still listens.
+            let reply = guest.ask(format!("{wait}\n").as_bytes()).await;
+            let reply: Value = serde_json::from_slice(&reply).expect("JSON");
+            assert_eq!(reply["code"], "cancelled", "{wait}: {reply}");
+        }
+        assert_eq!(
+            ask(&guest, json!({"action": "job_end", "job_id": job})).await["ok"],
+            true
+        );
+    });
+}

@@ -103,6 +103,29 @@ fn work_in_flight_goes_on_and_is_told() {
 }
 
 #[test]
+fn what_runs_without_a_stream_is_told() {
+    let notes = Notes::new();
+    with_machine(&notes, async |guest| {
+        let ask = async |request: Value| guest.ask_line(&request.to_string()).await;
+        let job = ask(json!({"argv": ["sleep", "100"], "detach": true})).await;
+        let ended = ask(json!({"argv": ["true"], "detach": true})).await;
+        ask(json!({"action": "job_wait", "job_id": ended["job_id"], "deadline_ms": 20_000})).await;
+        ask(json!({"action": "open_shell", "shell_id": "a", "cwd": "/"})).await;
+        let count = |reply: &Value| {
+            ["open_streams", "running_jobs", "running_shells"].map(|name| reply[name].as_u64())
+        };
+        let reply = quiesce(&guest, 20_000, 0).await;
+        assert_eq!(count(&reply), [Some(0), Some(1), Some(1)], "{reply}");
+        ask(json!({"action": "revive", "unix_ns": 1})).await;
+        ask(json!({"action": "job_end", "job_id": job["job_id"]})).await;
+        ask(json!({"action": "job_wait", "job_id": job["job_id"], "deadline_ms": 20_000})).await;
+        ask(json!({"action": "close_shell", "shell_id": "a"})).await;
+        let reply = quiesce(&guest, 20_000, 0).await;
+        assert_eq!(count(&reply), [Some(0), Some(0), Some(0)], "{reply}");
+    });
+}
+
+#[test]
 fn quiesce_waits_for_work_that_ends() {
     let notes = Notes::new();
     with_machine(&notes, async |guest| {

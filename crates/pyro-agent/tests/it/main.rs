@@ -17,6 +17,8 @@ mod files_grep;
 #[cfg(test)]
 mod files_hostile;
 #[cfg(test)]
+mod files_links;
+#[cfg(test)]
 mod files_peer;
 #[cfg(test)]
 mod files_tree;

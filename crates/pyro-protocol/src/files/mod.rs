@@ -266,7 +266,8 @@ impl FileRead {
 /// `file_write`. Content comes as `content` or `content_b64`, else as stdin frames.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileWrite {
-    /// The file. A symlink in its place is refused.
+    /// The file. A symlink in its place is followed beneath the root, also to a file that does
+    /// not exist yet; with `must_not_exist` it is something that exists.
     #[serde(flatten)]
     pub target: Target,
     /// The content as text.

@@ -193,6 +193,12 @@ pub struct Thawed {
 pub struct Quiesced {
     /// Streams with work that went on when the wait for them was over; 0 is full rest.
     pub open_streams: usize,
+    /// Jobs whose command runs, whatever streams there are.
+    #[serde(default)]
+    pub running_jobs: usize,
+    /// Shells whose program runs, whether or not somebody is attached.
+    #[serde(default)]
+    pub running_shells: usize,
     /// As in [`Frozen`]; 0 unless asked for.
     #[serde(default)]
     pub frozen: usize,

@@ -167,10 +167,12 @@ fn replies_on_the_wire() {
     assert_eq!(
         json(&Done::new(Quiesced {
             open_streams: 1,
+            running_jobs: 2,
+            running_shells: 3,
             frozen: 0,
             elapsed_ms: 2
         })),
-        r#"{"ok":true,"open_streams":1,"frozen":0,"elapsed_ms":2}"#
+        r#"{"ok":true,"open_streams":1,"running_jobs":2,"running_shells":3,"frozen":0,"elapsed_ms":2}"#
     );
     assert_eq!(
         json(&Done::new(Frozen {

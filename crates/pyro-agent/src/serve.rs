@@ -73,7 +73,7 @@ impl Agent {
         let machine = Machine::with(settings);
         let files = Files::new(workspace);
         Ok(Self {
-            services: Services::new(reaper.clone(), files.clone()),
+            services: Services::new(reaper.clone(), files.clone(), machine.freezer()),
             shells: Shells::new(reaper.clone(), budget.clone()),
             budget,
             jobs: Jobs::new(machine.freezer()),

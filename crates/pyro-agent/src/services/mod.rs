@@ -32,6 +32,7 @@ use tokio::time::timeout;
 
 use crate::exec::{Process, Reaper};
 use crate::files::Files;
+use crate::machine::Freezer;
 use crate::wire;
 use probe::Prober;
 use service::Service;
@@ -54,6 +55,7 @@ const SLACK: Duration = Duration::from_secs(15);
 pub(crate) struct Services {
     prober: Prober,
     directory: Rc<PathBuf>,
+    freezer: Freezer,
     register: Rc<RefCell<Register>>,
 }
 
@@ -73,7 +75,7 @@ struct Entry {
 
 impl Services {
     /// No services yet.
-    pub(crate) fn new(reaper: Reaper, files: Files) -> Self {
+    pub(crate) fn new(reaper: Reaper, files: Files, freezer: Freezer) -> Self {
         let directory = if rustix::process::getpid().is_init() {
             DIRECTORY
         } else {
@@ -82,6 +84,7 @@ impl Services {
         Self {
             prober: Prober { reaper, files },
             directory: Rc::new(directory.into()),
+            freezer,
             register: Rc::default(),
         }
     }
@@ -191,6 +194,8 @@ impl Services {
             carry_out(&orders, |done| Order::Clear { done }, Duration::ZERO).await?;
         }
         let limit = order.ready_timeout + order.stop_timeout + SLACK;
+        // Its logs are made on the disk, and an older service's may have to go.
+        self.freezer.thawed().await;
         let (service, ready) = self.begin(order)?;
         // A service that is started again and again is told as it stands when its time for
         // the first start has passed.
@@ -210,7 +215,12 @@ impl Services {
         let name = order.service_name.clone();
         register.make_room(&name)?;
         let process = Process::start(&self.prober.reaper, &order.exec)?;
-        let service = Rc::new(Service::new(&self.directory, order, process.pid())?);
+        let service = Rc::new(Service::new(
+            &self.directory,
+            self.freezer.clone(),
+            order,
+            process.pid(),
+        )?);
         let (orders, received) = mpsc::channel(ORDER_QUEUE);
         let (done, ready) = oneshot::channel();
         let task = Task::new(Rc::clone(&service), self.prober.clone(), received, done);
@@ -265,6 +275,7 @@ impl Services {
             carry_out(&orders, |done| Order::Clear { done }, Duration::ZERO).await?;
             still_ended(self)?;
         }
+        self.freezer.thawed().await;
         self.register.borrow_mut().services.remove(name);
         object(&service.record(), json!({"removed": true}))
     }

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::logs::{Logs, Stream};
 use crate::exec::Exit;
+use crate::machine::Freezer;
 
 /// One service.
 #[derive(Debug)]
@@ -25,13 +26,20 @@ pub(super) struct Service {
     logs: RefCell<Logs>,
     /// It ended and nothing that it started is left.
     settled: Cell<bool>,
+    /// Says when the logs can be written.
+    freezer: Freezer,
     /// The record or the logs changed.
     changed: watch::Sender<()>,
 }
 
 impl Service {
     /// A service that was just started as process `pid`.
-    pub(super) fn new(directory: &Path, order: StartService, pid: i32) -> Result<Self, ErrorReply> {
+    pub(super) fn new(
+        directory: &Path,
+        freezer: Freezer,
+        order: StartService,
+        pid: i32,
+    ) -> Result<Self, ErrorReply> {
         let logs = Logs::create(directory, &order)?;
         let started_at = now();
         let record = ServiceRecord {
@@ -58,6 +66,7 @@ impl Service {
             record: RefCell::new(record),
             logs: RefCell::new(logs),
             settled: Cell::new(false),
+            freezer,
             changed: watch::Sender::new(()),
         })
     }
@@ -92,13 +101,16 @@ impl Service {
     }
 
     /// Output came.
-    pub(super) fn put(&self, stream: Stream, bytes: &[u8]) {
+    pub(super) async fn put(&self, stream: Stream, bytes: &[u8]) {
+        // The service waits meanwhile, as whatever writes to a frozen disk does.
+        self.freezer.thawed().await;
         self.logs.borrow_mut().put(stream, bytes);
         self.changed.send_replace(());
     }
 
     /// Nobody can wait longer for output that is held back.
-    pub(super) fn flush_logs(&self) {
+    pub(super) async fn flush_logs(&self) {
+        self.freezer.thawed().await;
         self.logs.borrow_mut().flush();
         self.changed.send_replace(());
     }

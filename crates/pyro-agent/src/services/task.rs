@@ -203,15 +203,15 @@ impl Task {
             tokio::select! {
                 happened = process.next() => match happened {
                     Happened::Exited(exit) => {
-                        self.take_rest(process);
+                        self.take_rest(process).await;
                         return Ended { exit, ran_for: start.elapsed(), why, kill_at, killed };
                     }
                     Happened::Stdout(bytes) => {
-                        self.service.put(Stream::Stdout, &bytes);
+                        self.service.put(Stream::Stdout, &bytes).await;
                         hold_until = Instant::now() + HOLD;
                     }
                     Happened::Stderr(bytes) => {
-                        self.service.put(Stream::Stderr, &bytes);
+                        self.service.put(Stream::Stderr, &bytes).await;
                         hold_until = Instant::now() + HOLD;
                     }
                 },
@@ -239,7 +239,7 @@ impl Task {
                     killed = true;
                     process.kill();
                 }
-                () = sleep_until(hold_until), if holds => self.service.flush_logs(),
+                () = sleep_until(hold_until), if holds => self.service.flush_logs().await,
             }
         }
     }
@@ -323,8 +323,8 @@ impl Task {
             }
             tokio::select! {
                 happened = process.next() => match happened {
-                    Happened::Stdout(bytes) => self.service.put(Stream::Stdout, &bytes),
-                    Happened::Stderr(bytes) => self.service.put(Stream::Stderr, &bytes),
+                    Happened::Stdout(bytes) => self.service.put(Stream::Stdout, &bytes).await,
+                    Happened::Stderr(bytes) => self.service.put(Stream::Stderr, &bytes).await,
                     // It has ended already.
                     Happened::Exited(_) => {}
                 },
@@ -345,7 +345,7 @@ impl Task {
                 }
             }
         }
-        self.take_rest(process);
+        self.take_rest(process).await;
         self.tell_settled();
     }
 
@@ -387,11 +387,11 @@ impl Task {
         Instant::now() + timeout.unwrap_or(self.service.order.stop_timeout)
     }
 
-    fn take_rest(&self, process: &mut Process) {
+    async fn take_rest(&self, process: &mut Process) {
         let (stdout, stderr) = process.take_rest();
-        self.service.put(Stream::Stdout, &stdout);
-        self.service.put(Stream::Stderr, &stderr);
-        self.service.flush_logs();
+        self.service.put(Stream::Stdout, &stdout).await;
+        self.service.put(Stream::Stderr, &stderr).await;
+        self.service.flush_logs().await;
     }
 
     fn tell_ready(&mut self) {

@@ -59,6 +59,36 @@ fn all_disks_are_frozen_and_thawed_the_other_way_round() {
 }
 
 #[test]
+fn services_start_and_write_their_logs_after_the_thaw() {
+    let notes = Notes::new();
+    let place = tempfile::tempdir().expect("a directory");
+    with_machine(&notes, async |guest| {
+        let go = place.path().join("go").display().to_string();
+        let start = |name: &str, command: String| json!({"action": "start_service", "service_name": name, "cwd": "/", "command": command});
+        let logs = async |name: &str| {
+            let request = json!({"action": "logs_service", "service_name": name});
+            guest.ask_line(&request.to_string()).await["stdout"].clone()
+        };
+        let waits = start(
+            "waits",
+            format!("until test -e {go}; do :; done; echo late"),
+        );
+        let started = guest.ask_line(&waits.to_string()).await;
+        assert_eq!(started["state"], "running", "{started}");
+        freeze(&guest).await;
+        std::fs::write(&go, "").expect("it is ours");
+        let begun = answered_after_thaw(&guest, &start("begun", "echo new".into())).await;
+        assert_eq!(begun["service_name"], "begun", "{begun}");
+        for (name, output) in [("waits", "late\n"), ("begun", "new\n")] {
+            let request = json!({"action": "wait_service", "service_name": name, "until": "ended", "deadline_ms": 30000});
+            let waited = guest.ask_line(&request.to_string()).await;
+            assert_eq!(waited["reason"], "ended", "{waited}");
+            assert_eq!(logs(name).await, output);
+        }
+    });
+}
+
+#[test]
 fn a_frozen_machine_still_answers() {
     let notes = Notes::new();
     with_machine(&notes, async |guest| {

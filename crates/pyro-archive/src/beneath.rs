@@ -62,6 +62,11 @@ impl Relative {
         ))
     }
 
+    /// The path without a slash at either end; nothing for the root itself.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.parts.join(OsStr::new("/")).into_vec()
+    }
+
     /// The path for the kernel, which takes no empty one.
     fn as_path(&self) -> PathBuf {
         if self.parts.is_empty() {

@@ -5,3 +5,4 @@
 //! what a guest sent. It knows no protocol, no machine and no runtime: everything here blocks.
 
 pub mod beneath;
+pub mod tar;

@@ -5,5 +5,6 @@
 //! what a guest sent. It knows no protocol, no machine and no runtime: everything here blocks.
 
 pub mod beneath;
+pub mod codec;
 pub mod pack;
 pub mod tar;

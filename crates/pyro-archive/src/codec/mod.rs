@@ -1,0 +1,3 @@
+//! Compression of archives.
+
+pub mod encode;

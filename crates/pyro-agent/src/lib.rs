@@ -6,6 +6,7 @@
 //! never dies of a peer's fault: a stream that misbehaves costs that stream. It never
 //! resolves names or users through libc, because a static glibc would load code for it.
 
+mod archive;
 mod budget;
 pub mod clock;
 mod disk_ring;

@@ -18,6 +18,7 @@ use serde_json::json;
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::time::timeout;
 
+use crate::archive::Archives;
 use crate::budget::Budget;
 use crate::exec::Reaper;
 use crate::files::Files;
@@ -41,6 +42,7 @@ pub struct Agent {
     boot: BootTimes,
     files: Files,
     services: Services,
+    archives: Archives,
 }
 
 impl Agent {
@@ -73,6 +75,7 @@ impl Agent {
         let machine = Machine::with(settings);
         let files = Files::new(workspace);
         Ok(Self {
+            archives: Archives::new(files.clone()),
             services: Services::new(reaper.clone(), files.clone(), machine.freezer()),
             shells: Shells::new(reaper.clone(), budget.clone()),
             budget,
@@ -153,6 +156,8 @@ impl Agent {
                 }
                 self.files.answer(*request, reader, writer).await
             }
+            Request::TreeExport(request) => self.archives.export(*request, reader, writer).await,
+            Request::ExportArchive(request) => self.archives.export_archive(request, writer).await,
             Request::BuildRoot(order) => image::build_root(order, writer).await,
             Request::ConnectTcp(order) => connect_tcp(&order, reader, writer).await,
             Request::Metrics => tell(writer, machine.metrics().await).await,

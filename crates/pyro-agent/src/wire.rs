@@ -133,13 +133,17 @@ pub(crate) async fn unless_left<R, T>(
 where
     R: AsyncRead + Unpin,
 {
-    let mut heard = [0; 256];
-    let left = async { while let Ok(1..) = peer.read(&mut heard).await {} };
     tokio::select! {
         biased;
         outcome = work => outcome,
-        () = left => Err(cancelled()),
+        () = left(&mut peer) => Err(cancelled()),
     }
+}
+
+/// Waits until the peer ends its direction. What it says before that means nothing.
+pub(crate) async fn left<R: AsyncRead + Unpin>(peer: &mut R) {
+    let mut heard = [0; 256];
+    while let Ok(1..) = peer.read(&mut heard).await {}
 }
 
 /// The reply to a peer that may not be there any more.

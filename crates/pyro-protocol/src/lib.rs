@@ -9,6 +9,7 @@
 //! stream. A streaming action answers a header line and then frames ([`frame`]), the last
 //! of which is always [`frame::Kind::End`].
 
+pub mod archive;
 pub mod capture;
 pub mod code;
 pub mod exec;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::archive::export::{ExportArchive, TreeExport};
 use crate::code::{ErrorCode, ErrorReply};
 use crate::exec::{Exec, ExecRequest};
 use crate::files::{FILE_ACTIONS, FileRequest};
@@ -39,6 +40,10 @@ pub enum Request {
     Shell(ShellRequest),
     /// Look at files, or change them.
     Files(Box<FileRequest>),
+    /// Pack a tree and send it.
+    TreeExport(Box<TreeExport>),
+    /// The original's export.
+    ExportArchive(ExportArchive),
     /// Something about jobs.
     Job(JobRequest),
     /// Something about services.
@@ -91,6 +96,8 @@ pub const ACTIONS: &[&str] = &[
     "read_workspace_file",
     "write_workspace_file",
     "delete_workspace_path",
+    "tree_export",
+    "export_archive",
     "set_clock",
     "build_root",
     "power_off",
@@ -176,6 +183,10 @@ impl Request {
             "connect_tcp" => Ok(Self::ConnectTcp(
                 decode::<ConnectTcpRequest>(value)?.check()?,
             )),
+            "tree_export" => Ok(Self::TreeExport(Box::new(
+                decode::<TreeExport>(value)?.check()?,
+            ))),
+            "export_archive" => Ok(Self::ExportArchive(decode(value)?)),
             "metrics" => Ok(Self::Metrics),
             "reseed_entropy" => Ok(Self::ReseedEntropy(decode::<SeedRequest>(value)?.check()?)),
             "set_identity" => Ok(Self::SetIdentity(

@@ -3,8 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use pyro_protocol::archive::export::{
+    Compression, ExportArchive, ExportArchiveHeader, Exported, PathList, TreeExport, TreeExportEnd,
+    TreeExportHeader, TreeExportProgress,
+};
 use pyro_protocol::code::{ErrorCode, ErrorReply};
 use pyro_protocol::exec::{ExecEnd, ExecReply, ExecRequest};
+use pyro_protocol::files::ArtifactType;
 use pyro_protocol::request::{ACTIONS, BootTimes, BuildProgress, BuildRoot, Hello, LayerDisk};
 use pyro_protocol::service::{
     FollowEnd, FollowGap, FollowReason, LastExit, LogCursors, Readiness, RestartWhen, ServiceLogs,
@@ -294,6 +299,76 @@ fn the_supervisors_messages() {
             "sweep report",
             &SweepReport {
                 machines: vec![swept],
+            },
+        ),
+    ];
+    insta::assert_snapshot!(text.concat());
+}
+
+#[test]
+fn the_exports_messages() {
+    let export = TreeExport {
+        root: Some("/srv".into()),
+        what: Exported::Several(vec![b"a".to_vec(), vec![0xff]]),
+        compression: Compression::Gzip,
+        exclude: vec!["*.o".into()],
+        include_root: true,
+        special: true,
+        mounts: true,
+        max_bytes: Some(1),
+        max_entries: Some(2),
+    };
+    let none = PathList::default();
+    let text = [
+        json("tree_export", &TreeExport::workspace("a")),
+        json("tree_export, all", &export),
+        json(
+            "header",
+            &TreeExportHeader {
+                ok: true,
+                frames: true,
+                path: "/workspace".into(),
+                artifact_type: ArtifactType::Directory,
+                compression: Compression::Zstd,
+            },
+        ),
+        json(
+            "progress",
+            &TreeExportProgress {
+                entries: 1,
+                bytes: 2,
+            },
+        ),
+        json(
+            "end",
+            &TreeExportEnd {
+                entry_count: 1,
+                bytes_written: 2,
+                archive_size: 3,
+                digest: "sha256:00".into(),
+                skipped: PathList {
+                    count: 1,
+                    paths: vec!["a".into()],
+                },
+                changed: none.clone(),
+                vanished: none.clone(),
+                unreadable: none,
+            },
+        ),
+        json(
+            "export_archive",
+            &ExportArchive {
+                path: "/workspace".into(),
+            },
+        ),
+        json(
+            "export_archive header",
+            &ExportArchiveHeader {
+                workspace_path: "/workspace".into(),
+                artifact_type: ArtifactType::Directory,
+                archive_size: 1,
+                entry_count: 2,
+                bytes_written: 3,
             },
         ),
     ];

@@ -9,7 +9,7 @@ use pyro_protocol::files::{ArtifactType, FileEntry};
 use rustix::fs::{AtFlags, FileType, Stat};
 
 /// The type that the mode of `stat` tells.
-pub(super) fn artifact_type(stat: &Stat) -> ArtifactType {
+pub(crate) fn artifact_type(stat: &Stat) -> ArtifactType {
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => ArtifactType::Directory,
         FileType::Symlink => ArtifactType::Symlink,
@@ -40,7 +40,7 @@ pub(super) fn mtime_ns(stat: &Stat) -> i64 {
 }
 
 /// `path` as text, and in base64 if it is no UTF-8.
-pub(super) fn text(path: &[u8]) -> (String, Option<String>) {
+pub(crate) fn text(path: &[u8]) -> (String, Option<String>) {
     match std::str::from_utf8(path) {
         Ok(text) => (text.into(), None),
         Err(_) => (

@@ -4,15 +4,15 @@ use pyro_protocol::code::{ErrorCode, ErrorReply};
 use rustix::io::Errno;
 
 /// The result of work on files.
-pub(super) type Outcome<T> = Result<T, ErrorReply>;
+pub(crate) type Outcome<T> = Result<T, ErrorReply>;
 
 /// A fault of `code` at `path`: "`path` `text`".
-pub(super) fn fault(code: ErrorCode, path: &[u8], text: &str) -> ErrorReply {
+pub(crate) fn fault(code: ErrorCode, path: &[u8], text: &str) -> ErrorReply {
     ErrorReply::new(code, format!("`{}` {text}", String::from_utf8_lossy(path)))
 }
 
 /// Turns what the kernel says about `path` into a fault.
-pub(super) fn at(path: &[u8]) -> impl Fn(Errno) -> ErrorReply + '_ {
+pub(crate) fn at(path: &[u8]) -> impl Fn(Errno) -> ErrorReply + '_ {
     move |errno| {
         let (code, text) = match errno {
             Errno::NOENT => (ErrorCode::NotFound, "does not exist"),
@@ -58,7 +58,7 @@ pub(super) fn at(path: &[u8]) -> impl Fn(Errno) -> ErrorReply + '_ {
 }
 
 /// As [`at`], for what the standard library tells.
-pub(super) fn io_at(path: &[u8]) -> impl Fn(std::io::Error) -> ErrorReply + '_ {
+pub(crate) fn io_at(path: &[u8]) -> impl Fn(std::io::Error) -> ErrorReply + '_ {
     move |error| match Errno::from_io_error(&error) {
         Some(errno) => at(path)(errno),
         None => ErrorReply::new(

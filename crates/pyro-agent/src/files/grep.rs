@@ -87,7 +87,7 @@ fn matcher(request: &FileGrep) -> Outcome<Regex> {
 }
 
 /// Patterns of which one without `/` matches at any depth; `None` if there are none.
-fn anywhere(globs: &[String]) -> Outcome<Option<GlobSet>> {
+pub(crate) fn anywhere(globs: &[String]) -> Outcome<Option<GlobSet>> {
     if globs.is_empty() {
         return Ok(None);
     }

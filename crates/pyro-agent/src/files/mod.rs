@@ -7,18 +7,18 @@
 mod change;
 mod content;
 mod copy;
-mod entry;
-mod fault;
-mod grep;
+pub(crate) mod entry;
+pub(crate) mod fault;
+pub(crate) mod grep;
 mod ignored;
 mod legacy;
 mod list;
-mod place;
+pub(crate) mod place;
 mod read;
 mod remove;
 mod search;
 mod walk;
-mod work;
+pub(crate) mod work;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -253,11 +253,18 @@ impl Files {
         Writing::begin(&place, parent, name, Manner::from(request))
     }
 
-    fn at(&self, target: &Target) -> Outcome<Place> {
+    /// The place of `target`.
+    pub(crate) fn at(&self, target: &Target) -> Outcome<Place> {
         Place::open(&self.workspace, target, Missing::Fails)
     }
 
-    fn legacy(&self, path: &str) -> Outcome<Place> {
+    /// The room for long work.
+    pub(crate) fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
+    /// The place of a path as the original has it.
+    pub(crate) fn legacy(&self, path: &str) -> Outcome<Place> {
         let target = Target::workspace(path.trim());
         if target.path.is_empty() || target.path.contains(&0) {
             return Err(fault::fault(
@@ -317,7 +324,7 @@ async fn drain<R: AsyncRead + Unpin>(reader: &mut R) {
 }
 
 /// A peer that never ends its direction.
-struct Never;
+pub(crate) struct Never;
 
 impl AsyncRead for Never {
     fn poll_read(

@@ -16,7 +16,7 @@ use pyro_archive::beneath::{DIRECTORY, Relative, Root, make_directory};
 
 /// A path below an open root.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     root: Arc<Root>,
     root_parts: Vec<Vec<u8>>,
     parts: Vec<Vec<u8>>,
@@ -25,7 +25,7 @@ pub(super) struct Place {
 
 /// Whether the root is made when it is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Missing {
+pub(crate) enum Missing {
     Fails,
     IsMade,
 }
@@ -33,7 +33,7 @@ pub(super) enum Missing {
 impl Place {
     /// Opens the root of `target`. `workspace` is where the workspace is; it is called
     /// [`WORKSPACE`] wherever that may be.
-    pub(super) fn open(workspace: &Path, target: &Target, missing: Missing) -> Outcome<Self> {
+    pub(crate) fn open(workspace: &Path, target: &Target, missing: Missing) -> Outcome<Self> {
         let named = target.root.as_deref().unwrap_or(WORKSPACE);
         let root_parts = split(named.as_bytes());
         if root_parts.iter().any(|part| part == b"..") {
@@ -68,7 +68,7 @@ impl Place {
     }
 
     /// Another path below the same root.
-    pub(super) fn sibling(&self, path: &[u8]) -> Outcome<Self> {
+    pub(crate) fn sibling(&self, path: &[u8]) -> Outcome<Self> {
         let (parts, relative) = below(&self.root_parts, path)?;
         Ok(Self {
             parts,
@@ -78,12 +78,12 @@ impl Place {
     }
 
     /// The path as the guest knows it.
-    pub(super) fn shown(&self) -> Vec<u8> {
+    pub(crate) fn shown(&self) -> Vec<u8> {
         self.show(&self.parts.join(&b'/'))
     }
 
     /// The path of what lies at `below_root`, as the guest knows it.
-    pub(super) fn show(&self, below_root: &[u8]) -> Vec<u8> {
+    pub(crate) fn show(&self, below_root: &[u8]) -> Vec<u8> {
         let mut shown = Vec::with_capacity(below_root.len() + 16);
         for part in &self.root_parts {
             shown.push(b'/');
@@ -96,23 +96,42 @@ impl Place {
         shown
     }
 
+    /// The root that nothing leads out of.
+    pub(crate) fn root(&self) -> Arc<Root> {
+        Arc::clone(&self.root)
+    }
+
+    /// The path below the root, for the kernel.
+    pub(crate) fn relative(&self) -> &Relative {
+        &self.relative
+    }
+
+    /// The root as a place.
+    pub(crate) fn root_itself(&self) -> Self {
+        Self {
+            parts: Vec::new(),
+            relative: Relative::parse(b"").expect("nothing leads nowhere"),
+            ..self.clone()
+        }
+    }
+
     /// The path below the root.
-    pub(super) fn below_root(&self) -> Vec<u8> {
+    pub(crate) fn below_root(&self) -> Vec<u8> {
         self.parts.join(&b'/')
     }
 
     /// The directories from the root down to the one above this path.
-    pub(super) fn ancestors(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
+    pub(crate) fn ancestors(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
         (0..self.parts.len()).map(|depth| self.parts[..depth].join(&b'/'))
     }
 
     /// Opens what the path names; `NOFOLLOW` in `flags` is for its last part only.
-    pub(super) fn open_at(&self, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    pub(crate) fn open_at(&self, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         self.root.open_at(&self.relative, flags, Mode::empty())
     }
 
     /// What stands at the path. A symlink at its end is followed beneath the root if so asked.
-    pub(super) fn stat(&self, follow: bool) -> Outcome<Stat> {
+    pub(crate) fn stat(&self, follow: bool) -> Outcome<Stat> {
         let flags = if follow {
             OFlags::PATH
         } else {
@@ -124,7 +143,7 @@ impl Place {
     }
 
     /// The text of the symlink at the path.
-    pub(super) fn link_target(&self) -> Outcome<Vec<u8>> {
+    pub(crate) fn link_target(&self) -> Outcome<Vec<u8>> {
         self.open_at(OFlags::PATH | OFlags::NOFOLLOW)
             .and_then(|link| rustix::fs::readlinkat(link, "", Vec::new()))
             .map(std::ffi::CString::into_bytes)
@@ -132,7 +151,7 @@ impl Place {
     }
 
     /// The last part of the path; the root itself has none and cannot be replaced.
-    pub(super) fn name(&self) -> Outcome<&OsStr> {
+    pub(crate) fn name(&self) -> Outcome<&OsStr> {
         match self.parts.last() {
             Some(name) => Ok(OsStr::from_bytes(name)),
             None => Err(fault(
@@ -144,7 +163,7 @@ impl Place {
     }
 
     /// Opens the directory above, through whatever symlinks lead to it beneath the root.
-    pub(super) fn parent(&self) -> Outcome<OwnedFd> {
+    pub(crate) fn parent(&self) -> Outcome<OwnedFd> {
         self.root
             .open_directory(&self.above()?)
             .map_err(at(&self.shown()))
@@ -159,14 +178,14 @@ impl Place {
     }
 
     /// As [`Place::parent`], making what is missing.
-    pub(super) fn parent_made(&self) -> Outcome<OwnedFd> {
+    pub(crate) fn parent_made(&self) -> Outcome<OwnedFd> {
         self.root
             .open_or_make_directory(&self.above()?, make_directory)
             .map_err(at(&self.shown()))
     }
 
     /// As [`Place::parent_made`], refusing symlinks on the way: the original's rule for writes.
-    pub(super) fn parent_without_links(&self) -> Outcome<OwnedFd> {
+    pub(crate) fn parent_without_links(&self) -> Outcome<OwnedFd> {
         self.name()?;
         let fault_here = at_shown(self.shown());
         let mut current = rustix::fs::openat(self.root.directory(), ".", DIRECTORY, Mode::empty())

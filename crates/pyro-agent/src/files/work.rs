@@ -14,11 +14,11 @@ use crate::wire::{cancelled, unless_left};
 
 /// Whether the peer still waits for the work.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Cancel(Arc<AtomicBool>);
+pub(crate) struct Cancel(Arc<AtomicBool>);
 
 impl Cancel {
     /// Fails once the peer has left. To be asked between any two entries.
-    pub(super) fn check(&self) -> Outcome<()> {
+    pub(crate) fn check(&self) -> Outcome<()> {
         if self.0.load(Ordering::Relaxed) {
             return Err(cancelled());
         }
@@ -41,15 +41,15 @@ impl Drop for CancelOnDrop {
 
 /// Room for long work: what walks trees.
 #[derive(Clone, Debug)]
-pub(super) struct Slots(Arc<Semaphore>);
+pub(crate) struct Slots(Arc<Semaphore>);
 
 impl Slots {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Arc::new(Semaphore::new(MAX_FILE_WORK)))
     }
 
     /// Runs `work` until it ends or the peer ends its direction of the stream.
-    pub(super) async fn run<R, T>(
+    pub(crate) async fn run<R, T>(
         &self,
         peer: R,
         work: impl FnOnce(&Cancel) -> Outcome<T> + Send + 'static,
@@ -77,7 +77,7 @@ impl Slots {
 }
 
 /// Runs short `work`: a handful of system calls.
-pub(super) async fn short<T: Send + 'static>(
+pub(crate) async fn short<T: Send + 'static>(
     work: impl FnOnce() -> Outcome<T> + Send + 'static,
 ) -> Outcome<T> {
     spawn_blocking(work)

@@ -11,6 +11,10 @@ mod collected;
 #[cfg(test)]
 mod confined;
 #[cfg(test)]
+mod export;
+#[cfg(test)]
+mod export_legacy;
+#[cfg(test)]
 mod files;
 #[cfg(test)]
 mod files_grep;

@@ -1,0 +1,3 @@
+//! The archive actions: whole trees as byte streams.
+
+pub mod export;

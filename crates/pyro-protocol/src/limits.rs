@@ -77,9 +77,16 @@ pub const MAX_LEGACY_BYTES: usize = 8 * 1024 * 1024;
 /// Deepest tree that is listed, searched, copied or removed: each level holds a handle.
 pub const MAX_TREE_DEPTH: usize = 200;
 
-/// Names of one directory that a walk holds at a time, so that its memory is bounded
+/// Names of one directory that a removal holds at a time, so that its memory is bounded
 /// however large the directory is.
 pub const WALK_BATCH: usize = 4096;
+
+/// Bytes of names that a walk holds at a time in all the directories that it is in.
+pub const WALK_NAMES: usize = 2 * 1024 * 1024;
+
+/// Names of one directory that a walk holds even beyond [`WALK_NAMES`], so that it comes on.
+/// [`MAX_TREE_DEPTH`] times so many of the longest names are 4 MiB.
+pub const WALK_LEAST: usize = 64;
 
 /// Most entries that one search looks at.
 pub const MAX_WALK_ENTRIES: u64 = 2_000_000;
@@ -241,3 +248,25 @@ pub const MAX_EXPORT_PATHS: usize = 1000;
 /// Exports that are under way at the same time; more are refused. Each costs about a mebibyte
 /// and the handles of [`MAX_TREE_DEPTH`] levels, for as long as its peer takes.
 pub const MAX_EXPORTS: usize = 32;
+/// Longest path in a manifest of a tree, in bytes: [`MAX_TREE_DEPTH`] names of 255 bytes, each
+/// with a separator.
+pub const MAX_TREE_PATH: usize = MAX_TREE_DEPTH * 256;
+
+/// Longest line of a reply about a tree, in bytes: a path of which JSON may escape each byte to
+/// six, the same in base64, and two link targets likewise.
+pub const MAX_TREE_LINE: usize = 8 * MAX_TREE_PATH + 16 * (MAX_PATH + 1) + 4096;
+
+/// Most bytes of patterns in one list of a request about a tree: they are kept with it.
+pub const MAX_TREE_PATTERNS: usize = 64 * 1024;
+
+/// Longest name of a baseline, in bytes.
+pub const MAX_BASELINE_NAME: usize = 64;
+
+/// Most baselines of one machine.
+pub const MAX_BASELINES: usize = 64;
+
+/// Most manifests that are kept for the next walk; the one that was used least lately goes.
+pub const MAX_TREE_INDEXES: usize = 16;
+
+/// Walks for manifests at the same time; more wait. Each reads a disk as fast as it can.
+pub const MAX_TREE_WALKS: usize = 2;

@@ -23,7 +23,7 @@ use super::Archives;
 use super::packing::{Source, admits, refusal, told};
 use crate::files::fault::Outcome;
 use crate::files::work::short;
-use crate::files::{entry, grep};
+use crate::files::{entry, list};
 use crate::wire::{self, cancelled, left};
 
 /// Bytes of an archive that are made at a time, or a little more: so that a frame is large
@@ -178,7 +178,7 @@ impl Export {
             source.place.root(),
             source.starts,
             options,
-            admits(grep::anywhere(&request.exclude)?),
+            admits(list::anywhere(&request.exclude)?),
             Encoder::new(format),
         );
         let export = Self { packer, shown };

@@ -22,17 +22,17 @@ pub(crate) fn artifact_type(stat: &Stat) -> ArtifactType {
 }
 
 /// Permission bits.
-pub(super) fn mode(stat: &Stat) -> u32 {
+pub(crate) fn mode(stat: &Stat) -> u32 {
     stat.st_mode & 0o7777
 }
 
 /// Bytes of a file.
-pub(super) fn size(stat: &Stat) -> u64 {
+pub(crate) fn size(stat: &Stat) -> u64 {
     u64::try_from(stat.st_size).unwrap_or(0)
 }
 
 /// Nanoseconds since the epoch; a time that does not fit is the nearest that does.
-pub(super) fn mtime_ns(stat: &Stat) -> i64 {
+pub(crate) fn mtime_ns(stat: &Stat) -> i64 {
     let nanoseconds = i64::try_from(stat.st_mtime_nsec).unwrap_or(0);
     stat.st_mtime
         .saturating_mul(1_000_000_000)
@@ -51,7 +51,7 @@ pub(crate) fn text(path: &[u8]) -> (String, Option<String>) {
 }
 
 /// The entry for `path` with its `stat` and the text of a link.
-pub(super) fn entry(path: &[u8], stat: &Stat, link: Option<&[u8]>) -> FileEntry {
+pub(crate) fn entry(path: &[u8], stat: &Stat, link: Option<&[u8]>) -> FileEntry {
     let (path, path_b64) = text(path);
     let artifact_type = artifact_type(stat);
     FileEntry {
@@ -75,7 +75,7 @@ pub(super) fn entry(path: &[u8], stat: &Stat, link: Option<&[u8]>) -> FileEntry 
 }
 
 /// The entry for `name` in `directory`, shown as `path`.
-pub(super) fn entry_at(
+pub(crate) fn entry_at(
     directory: &OwnedFd,
     name: &OsStr,
     path: &[u8],

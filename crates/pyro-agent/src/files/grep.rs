@@ -22,7 +22,7 @@ use rustix::io::Errno;
 use super::entry;
 use super::fault::{Outcome, at};
 use super::ignored::Ignored;
-use super::list::{patterns, prefix};
+use super::list::{anywhere, prefix};
 use super::place::Place;
 use super::read::Reading;
 use super::search::{Hits, Verdict, search};
@@ -56,6 +56,7 @@ pub(super) fn grep(place: &Place, request: &FileGrep, cancel: &Cancel) -> Outcom
             order: Order::Paths,
             max_depth: MAX_TREE_DEPTH,
             after: None,
+            one_mount: false,
             cancel,
         };
         walk.run(&directory, &prefix, &mut search)?;
@@ -84,24 +85,6 @@ fn matcher(request: &FileGrep) -> Outcome<Regex> {
         .map_err(|error| {
             ErrorReply::new(ErrorCode::InvalidArgument, format!("bad pattern: {error}"))
         })
-}
-
-/// Patterns of which one without `/` matches at any depth; `None` if there are none.
-pub(crate) fn anywhere(globs: &[String]) -> Outcome<Option<GlobSet>> {
-    if globs.is_empty() {
-        return Ok(None);
-    }
-    let globs: Vec<String> = globs
-        .iter()
-        .map(|glob| {
-            if glob.contains('/') {
-                glob.trim_start_matches('/').to_owned()
-            } else {
-                format!("**/{glob}")
-            }
-        })
-        .collect();
-    patterns(&globs).map(Some)
 }
 
 struct Search<'a> {

@@ -39,6 +39,7 @@ pub(super) fn list(place: &Place, recursive: bool, cancel: &Cancel) -> Outcome<V
             order: Order::Names,
             max_depth: if recursive { usize::MAX } else { 1 },
             after: None,
+            one_mount: false,
             cancel,
         };
         walk.run(&directory, &prefix(place), &mut entries)?;

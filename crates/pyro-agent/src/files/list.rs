@@ -83,6 +83,24 @@ pub(super) fn patterns(patterns: &[String]) -> Outcome<GlobSet> {
     set.build().map_err(refuse)
 }
 
+/// Patterns of which one without `/` matches at any depth; `None` if there are none.
+pub(crate) fn anywhere(globs: &[String]) -> Outcome<Option<GlobSet>> {
+    if globs.is_empty() {
+        return Ok(None);
+    }
+    let globs: Vec<String> = globs
+        .iter()
+        .map(|glob| {
+            if glob.contains('/') {
+                glob.trim_start_matches('/').to_owned()
+            } else {
+                format!("**/{glob}")
+            }
+        })
+        .collect();
+    patterns(&globs).map(Some)
+}
+
 /// The page of a listing of something that is no directory.
 fn alone(entry: FileEntry) -> FilePage {
     FilePage {
@@ -155,6 +173,7 @@ impl<'a> Page<'a> {
             order: Order::Paths,
             max_depth,
             after,
+            one_mount: false,
             cancel,
         };
         let prefix = filling.page.prefix.clone();

@@ -9,15 +9,15 @@ mod content;
 mod copy;
 pub(crate) mod entry;
 pub(crate) mod fault;
-pub(crate) mod grep;
+mod grep;
 mod ignored;
 mod legacy;
-mod list;
+pub(crate) mod list;
 pub(crate) mod place;
 mod read;
 mod remove;
 mod search;
-mod walk;
+pub(crate) mod walk;
 pub(crate) mod work;
 mod write;
 
@@ -253,7 +253,7 @@ impl Files {
         Writing::begin(&place, parent, name, Manner::from(request))
     }
 
-    /// The place of `target`.
+    /// The place that `target` names.
     pub(crate) fn at(&self, target: &Target) -> Outcome<Place> {
         Place::open(&self.workspace, target, Missing::Fails)
     }

@@ -14,8 +14,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 
 use pyro_protocol::code::ErrorCode;
-use pyro_protocol::limits::{MAX_TREE_DEPTH, WALK_BATCH};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use pyro_protocol::limits::{MAX_TREE_DEPTH, WALK_LEAST, WALK_NAMES};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::fault::{Outcome, at, fault};
@@ -24,7 +24,7 @@ use pyro_archive::beneath::DIRECTORY;
 
 /// In which order paths are visited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Order {
+pub(crate) enum Order {
     /// That of the bytes of the whole paths.
     Paths,
     /// That of names, each directory directly before what is in it: the original's.
@@ -33,16 +33,16 @@ pub(super) enum Order {
 
 /// An entry that a walk has come to.
 #[derive(Debug)]
-pub(super) struct Found<'a> {
-    pub(super) directory: &'a OwnedFd,
-    pub(super) name: &'a OsStr,
+pub(crate) struct Found<'a> {
+    pub(crate) directory: &'a OwnedFd,
+    pub(crate) name: &'a OsStr,
     /// Its path, beginning with the walk's prefix.
-    pub(super) path: &'a [u8],
-    pub(super) is_directory: bool,
+    pub(crate) path: &'a [u8],
+    pub(crate) is_directory: bool,
 }
 
 /// What is done on a walk.
-pub(super) trait Visitor {
+pub(crate) trait Visitor {
     /// Looks at an entry, and says whether to go on.
     fn visit(&mut self, found: &Found<'_>) -> Outcome<ControlFlow<()>>;
 
@@ -68,48 +68,57 @@ pub(super) trait Visitor {
 
 /// How to walk.
 #[derive(Debug)]
-pub(super) struct Walk<'a> {
-    pub(super) order: Order,
+pub(crate) struct Walk<'a> {
+    pub(crate) order: Order,
     /// Levels to visit; 1 is the directory itself.
-    pub(super) max_depth: usize,
+    pub(crate) max_depth: usize,
     /// Go on after this path; for [`Order::Paths`] only.
-    pub(super) after: Option<&'a [u8]>,
-    pub(super) cancel: &'a Cancel,
+    pub(crate) after: Option<&'a [u8]>,
+    /// Stay out of what is mounted below; such a directory is told as closed.
+    pub(crate) one_mount: bool,
+    pub(crate) cancel: &'a Cancel,
 }
 
 impl Walk<'_> {
     /// Visits what is in `directory`; every path begins with `prefix`, which is empty or ends
     /// with `/`.
-    pub(super) fn run(
+    pub(crate) fn run(
         &self,
         directory: &OwnedFd,
         prefix: &[u8],
         visitor: &mut impl Visitor,
     ) -> Outcome<()> {
-        self.directory(directory, prefix, 1, visitor).map(drop)
+        let top = Level { depth: 1, held: 0 };
+        self.directory(directory, prefix, top, visitor).map(drop)
     }
 
     fn directory(
         &self,
         directory: &OwnedFd,
         prefix: &[u8],
-        depth: usize,
+        level: Level,
         visitor: &mut impl Visitor,
     ) -> Outcome<ControlFlow<()>> {
         visitor.enter(directory, prefix);
         let mut start = self.start(prefix);
         loop {
             self.cancel.check()?;
-            let batch = self.batch(directory, &start).map_err(at(prefix))?;
-            for key in &batch {
+            let batch = self
+                .batch(directory, &start, level.room())
+                .map_err(at(prefix))?;
+            let below = Level {
+                depth: level.depth + 1,
+                held: level.held + batch.bytes,
+            };
+            for key in &batch.keys {
                 self.cancel.check()?;
-                let flow = self.key(directory, prefix, key, depth, visitor)?;
+                let flow = self.key(directory, prefix, key, below, visitor)?;
                 if flow.is_break() {
                     return Ok(flow);
                 }
             }
-            match batch.last() {
-                Some(last) if batch.len() == WALK_BATCH => start = Start::After(last.clone()),
+            match batch.keys.last() {
+                Some(last) if batch.is_cut => start = Start::After(last.clone()),
                 _ => break,
             }
         }
@@ -122,7 +131,7 @@ impl Walk<'_> {
         directory: &OwnedFd,
         prefix: &[u8],
         key: &Key,
-        depth: usize,
+        below: Level,
         visitor: &mut impl Visitor,
     ) -> Outcome<ControlFlow<()>> {
         let name = OsStr::from_bytes(key.name());
@@ -138,20 +147,20 @@ impl Walk<'_> {
                 is_directory: key.is_directory,
             });
         }
-        if depth >= self.max_depth {
+        if below.depth > self.max_depth {
             return Ok(ControlFlow::Continue(()));
         }
-        if depth >= MAX_TREE_DEPTH {
+        if below.depth > MAX_TREE_DEPTH {
             return Err(fault(
                 ErrorCode::LimitExceeded,
                 &path,
                 &format!("lies deeper than {MAX_TREE_DEPTH} levels"),
             ));
         }
-        match rustix::fs::openat(directory, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) {
-            Ok(below) => {
+        match self.go_down(directory, name) {
+            Ok(found) => {
                 path.push(b'/');
-                self.directory(&below, &path, depth + 1, visitor)
+                self.directory(&found, &path, below, visitor)
             }
             // It was replaced since it was read.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(ControlFlow::Continue(())),
@@ -159,6 +168,16 @@ impl Walk<'_> {
                 visitor.closed(&path, errno)?;
                 Ok(ControlFlow::Continue(()))
             }
+        }
+    }
+
+    fn go_down(&self, directory: &OwnedFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
+        let flags = DIRECTORY | OFlags::NOFOLLOW;
+        if self.one_mount {
+            let inside = ResolveFlags::NO_XDEV;
+            rustix::fs::openat2(directory, name, flags, Mode::empty(), inside)
+        } else {
+            rustix::fs::openat(directory, name, flags, Mode::empty())
         }
     }
 
@@ -173,15 +192,22 @@ impl Walk<'_> {
         }
     }
 
-    /// The first keys of `directory` from `start` on.
-    fn batch(&self, directory: &OwnedFd, start: &Start) -> rustix::io::Result<Vec<Key>> {
+    /// The first keys of `directory` from `start` on, as many as there is `room` for.
+    fn batch(&self, directory: &OwnedFd, start: &Start, room: usize) -> rustix::io::Result<Batch> {
         let mut keys = BinaryHeap::new();
+        let mut bytes = 0;
+        let mut is_cut = false;
         let mut offer = |key: Key| {
-            if start.admits(&key) {
-                keys.push(key);
-                if keys.len() > WALK_BATCH {
-                    keys.pop();
-                }
+            // What is cut off already need not come in again.
+            let is_behind = is_cut && keys.peek().is_some_and(|last| key > *last);
+            if is_behind || !start.admits(&key) {
+                return;
+            }
+            bytes += key.held();
+            keys.push(key);
+            while bytes > room && keys.len() > WALK_LEAST {
+                bytes -= keys.pop().map_or(0, |key| key.held());
+                is_cut = true;
             }
         };
         for item in Dir::read_from(directory)? {
@@ -204,8 +230,35 @@ impl Walk<'_> {
                 offer(Key::new(name.to_bytes(), true, true, self.order));
             }
         }
-        Ok(keys.into_sorted_vec())
+        Ok(Batch {
+            keys: keys.into_sorted_vec(),
+            bytes,
+            is_cut,
+        })
     }
+}
+
+/// A level of the walk: how deep it is, and the bytes of names that are held above it.
+#[derive(Clone, Copy, Debug)]
+struct Level {
+    depth: usize,
+    held: usize,
+}
+
+impl Level {
+    /// Bytes of names that this level may hold: half of what is left, so that there is always
+    /// some for those below.
+    fn room(self) -> usize {
+        WALK_NAMES.saturating_sub(self.held) / 2
+    }
+}
+
+/// Keys in their order.
+struct Batch {
+    keys: Vec<Key>,
+    bytes: usize,
+    /// There are more behind them.
+    is_cut: bool,
 }
 
 /// A place in the order of a directory.
@@ -219,7 +272,8 @@ struct Key {
 
 impl Key {
     fn new(name: &[u8], is_directory: bool, goes_down: bool, order: Order) -> Self {
-        let mut bytes = name.to_vec();
+        let mut bytes = Vec::with_capacity(name.len() + usize::from(goes_down));
+        bytes.extend_from_slice(name);
         if goes_down {
             // No name has either of them.
             bytes.push(match order {
@@ -232,6 +286,11 @@ impl Key {
             goes_down,
             is_directory,
         }
+    }
+
+    /// Bytes of memory that it takes.
+    fn held(&self) -> usize {
+        size_of::<Self>() + self.bytes.capacity()
     }
 
     fn name(&self) -> &[u8] {

@@ -45,7 +45,12 @@ pub(crate) struct Slots(Arc<Semaphore>);
 
 impl Slots {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(Semaphore::new(MAX_FILE_WORK)))
+        Self::of(MAX_FILE_WORK)
+    }
+
+    /// Room for `most` at the same time.
+    pub(crate) fn of(most: usize) -> Self {
+        Self(Arc::new(Semaphore::new(most)))
     }
 
     /// Runs `work` until it ends or the peer ends its direction of the stream.

@@ -13,6 +13,7 @@ mod disk_ring;
 pub mod exec;
 mod files;
 pub mod image;
+mod index;
 pub mod init;
 mod jobs;
 pub mod machine;

@@ -3,6 +3,7 @@
 //! Owns the dispatch from a request to the module that does the work. A stream that sends
 //! garbage, stops halfway or disappears costs that stream only.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use crate::archive::Archives;
 use crate::budget::Budget;
 use crate::exec::Reaper;
 use crate::files::Files;
+use crate::index::Trees;
 use crate::jobs::{self, Jobs};
 use crate::machine::{End, Machine, Settings, connect_tcp, elsewhere};
 use crate::services::Services;
@@ -43,6 +45,7 @@ pub struct Agent {
     files: Files,
     services: Services,
     archives: Archives,
+    trees: Trees,
 }
 
 impl Agent {
@@ -76,6 +79,7 @@ impl Agent {
         let files = Files::new(workspace);
         Ok(Self {
             archives: Archives::new(files.clone()),
+            trees: Trees::new(files.clone()),
             services: Services::new(reaper.clone(), files.clone(), machine.freezer()),
             shells: Shells::new(reaper.clone(), budget.clone()),
             budget,
@@ -85,6 +89,16 @@ impl Agent {
             machine,
             boot,
         })
+    }
+
+    /// The same, keeping manifests of trees in `directory`, which nobody else writes to and
+    /// which lies in no tree that is indexed.
+    #[must_use]
+    pub fn keeping_trees(self, directory: OwnedFd) -> Self {
+        Self {
+            trees: self.trees.keeping(directory),
+            ..self
+        }
     }
 
     /// Waits until a peer asked for power-off and has been answered.
@@ -158,6 +172,7 @@ impl Agent {
             }
             Request::TreeExport(request) => self.archives.export(*request, reader, writer).await,
             Request::ExportArchive(request) => self.archives.export_archive(request, writer).await,
+            Request::Tree(request) => self.trees.answer(*request, reader, writer).await,
             Request::BuildRoot(order) => image::build_root(order, writer).await,
             Request::ConnectTcp(order) => connect_tcp(&order, reader, writer).await,
             Request::Metrics => tell(writer, machine.metrics().await).await,

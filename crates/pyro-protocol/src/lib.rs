@@ -16,6 +16,7 @@ pub mod exec;
 pub mod files;
 pub mod frame;
 pub mod guest;
+pub mod index;
 pub mod job;
 pub mod limits;
 pub mod redact;

@@ -12,6 +12,7 @@ use crate::guest::{
     PowerOffRequest, Quiesce, QuiesceRequest, Revive, ReviveRequest, Seed, SeedRequest, Sync,
     SyncRequest,
 };
+use crate::index::{TREE_ACTIONS, TreeRequest};
 use crate::job::JobRequest;
 use crate::limits::{MAX_LAYERS, MAX_PING_BYTES};
 use crate::service::{self, ServiceRequest};
@@ -44,6 +45,8 @@ pub enum Request {
     TreeExport(Box<TreeExport>),
     /// The original's export.
     ExportArchive(ExportArchive),
+    /// Something about manifests of trees.
+    Tree(Box<TreeRequest>),
     /// Something about jobs.
     Job(JobRequest),
     /// Something about services.
@@ -98,6 +101,11 @@ pub const ACTIONS: &[&str] = &[
     "delete_workspace_path",
     "tree_export",
     "export_archive",
+    "tree_index",
+    "tree_changes",
+    "tree_baseline",
+    "tree_baselines",
+    "tree_baseline_remove",
     "set_clock",
     "build_root",
     "power_off",
@@ -208,6 +216,10 @@ impl Request {
             file if FILE_ACTIONS.contains(&file) => {
                 let file = file.to_owned();
                 Ok(Self::Files(Box::new(FileRequest::parse(&file, value)?)))
+            }
+            tree if TREE_ACTIONS.contains(&tree) => {
+                let tree = tree.to_owned();
+                Ok(Self::Tree(Box::new(TreeRequest::parse(&tree, value)?)))
             }
             unknown => Err(ErrorReply::new(
                 ErrorCode::Unsupported,
@@ -353,7 +365,12 @@ mod tests {
     #[test]
     fn every_action_of_an_area_is_listed() {
         let jobs = &JobRequest::ACTIONS[..];
-        for area in [jobs, crate::files::FILE_ACTIONS, crate::shell::ACTIONS] {
+        for area in [
+            jobs,
+            crate::files::FILE_ACTIONS,
+            crate::shell::ACTIONS,
+            TREE_ACTIONS,
+        ] {
             for action in area {
                 assert!(ACTIONS.contains(action), "`hello` does not tell `{action}`");
             }

@@ -9,7 +9,12 @@ use pyro_protocol::archive::export::{
 };
 use pyro_protocol::code::{ErrorCode, ErrorReply};
 use pyro_protocol::exec::{ExecEnd, ExecReply, ExecRequest};
-use pyro_protocol::files::ArtifactType;
+use pyro_protocol::files::{ArtifactType, Target};
+use pyro_protocol::index::{
+    BaselineInfo, BaselineList, BaselineName, ChangeCounts, ChangeStatus, Reference, Told,
+    TreeBaseline, TreeChange, TreeChanges, TreeDigest, TreeEnd, TreeEntry, TreeHeader, TreeIndex,
+    TreeNode, TreeProgress, TreeScope,
+};
 use pyro_protocol::request::{ACTIONS, BootTimes, BuildProgress, BuildRoot, Hello, LayerDisk};
 use pyro_protocol::service::{
     FollowEnd, FollowGap, FollowReason, LastExit, LogCursors, Readiness, RestartWhen, ServiceLogs,
@@ -373,4 +378,152 @@ fn the_exports_messages() {
         ),
     ];
     insta::assert_snapshot!(text.concat());
+}
+
+#[test]
+fn the_messages_about_trees() {
+    let digest = TreeDigest([0xab; 32]);
+    let name = BaselineName::try_from("v1".to_owned()).expect("a name");
+    let scope = TreeScope {
+        target: Target::workspace(*b"src"),
+        exclude: vec!["*.o".into()],
+        hash: true,
+    };
+    let file = TreeNode {
+        artifact_type: ArtifactType::File,
+        mode: 0o644,
+        uid: 1,
+        gid: 2,
+        size_bytes: 3,
+        mtime_ns: 4,
+        sha256: Some(digest),
+        link_target: None,
+        link_target_b64: None,
+        device: None,
+    };
+    let link = TreeNode {
+        artifact_type: ArtifactType::Symlink,
+        sha256: None,
+        link_target: Some("\u{fffd}".into()),
+        link_target_b64: Some("/w==".into()),
+        ..file.clone()
+    };
+    let device = TreeNode {
+        artifact_type: ArtifactType::CharDevice,
+        sha256: None,
+        device: Some(259),
+        ..file.clone()
+    };
+    let changes = ChangeCounts {
+        added: 1,
+        deleted: 2,
+        modified: 3,
+        type_changed: 4,
+        mode_changed: 5,
+    };
+    let end = TreeEnd {
+        generation: digest,
+        entries: 1,
+        files: 2,
+        bytes: 3,
+        files_hashed: 4,
+        bytes_hashed: 5,
+        reused: 6,
+        unreadable: 7,
+        unsettled: 8,
+        lines: 9,
+        changes: None,
+        elapsed_ms: 10,
+    };
+    let mut text = [
+        json(
+            "index",
+            &TreeIndex {
+                scope: scope.clone(),
+                entries: Told::None,
+                changed_since: Some(digest),
+                fresh: false,
+            },
+        ),
+        json(
+            "baseline",
+            &TreeBaseline {
+                name: name.clone(),
+                scope,
+            },
+        ),
+        json(
+            "changes",
+            &TreeChanges {
+                name: Reference::Image,
+                to: Some(name),
+                include: vec!["src".into()],
+                exclude: vec!["*.o".into()],
+                entries: Told::All,
+            },
+        ),
+        json(
+            "header",
+            &TreeHeader {
+                frames: true,
+                path: "/workspace".into(),
+            },
+        ),
+        json(
+            "progress",
+            &TreeProgress {
+                entries: 1,
+                files_hashed: 2,
+                bytes_hashed: 3,
+            },
+        ),
+        json("end", &end),
+        json(
+            "end, compared",
+            &TreeEnd {
+                changes: Some(changes),
+                ..end
+            },
+        ),
+        json(
+            "baselines",
+            &BaselineList {
+                baselines: vec![BaselineInfo {
+                    name: "v1".into(),
+                    path: "/workspace".into(),
+                    generation: digest,
+                    entries: 1,
+                    created_ns: 2,
+                    stored_bytes: 3,
+                }],
+                damaged: vec!["v2".into()],
+            },
+        ),
+    ]
+    .concat();
+    for node in [&file, &link, &device] {
+        let entry = TreeEntry {
+            path: "\u{fffd}".into(),
+            path_b64: Some("/w==".into()),
+            node: node.clone(),
+        };
+        text += &json("entry", &entry);
+    }
+    for status in [
+        ChangeStatus::Added,
+        ChangeStatus::Deleted,
+        ChangeStatus::Modified,
+        ChangeStatus::TypeChanged,
+        ChangeStatus::ModeChanged,
+    ] {
+        let change = TreeChange {
+            path: "a".into(),
+            path_b64: None,
+            status,
+            old: (status != ChangeStatus::Added).then(|| file.clone()),
+            new: (status != ChangeStatus::Deleted).then(|| link.clone()),
+        };
+        text += &json("change", &change);
+    }
+    insta::assert_snapshot!(text);
 }

@@ -74,3 +74,5 @@ mod soak;
 mod start;
 #[cfg(test)]
 mod stdin;
+#[cfg(test)]
+mod trees;

@@ -23,6 +23,7 @@ use crate::archive::Archives;
 use crate::budget::Budget;
 use crate::exec::Reaper;
 use crate::files::Files;
+pub use crate::index::Layers;
 use crate::index::Trees;
 use crate::jobs::{self, Jobs};
 use crate::machine::{End, Machine, Settings, connect_tcp, elsewhere};
@@ -97,6 +98,15 @@ impl Agent {
     pub fn keeping_trees(self, directory: OwnedFd) -> Self {
         Self {
             trees: self.trees.keeping(directory),
+            ..self
+        }
+    }
+
+    /// The same on a machine whose root is an overlay of `layers`.
+    #[must_use]
+    pub fn above_image(self, layers: Layers) -> Self {
+        Self {
+            trees: self.trees.above(layers),
             ..self
         }
     }

@@ -52,6 +52,12 @@ pub(crate) trait Visitor {
         true
     }
 
+    /// Whether the walk goes down into the directory `path`, which `admits` let in.
+    fn descends(&mut self, path: &[u8]) -> bool {
+        let _ = path;
+        true
+    }
+
     /// The walk goes down into `directory`, whose path and separator is `prefix`.
     fn enter(&mut self, directory: &OwnedFd, prefix: &[u8]) {
         let _ = (directory, prefix);
@@ -147,7 +153,7 @@ impl Walk<'_> {
                 is_directory: key.is_directory,
             });
         }
-        if below.depth > self.max_depth {
+        if below.depth > self.max_depth || !visitor.descends(&path) {
             return Ok(ControlFlow::Continue(()));
         }
         if below.depth > MAX_TREE_DEPTH {

@@ -40,6 +40,11 @@ impl Key {
             key
         }))
     }
+
+    /// The same of one layer of the overlay.
+    pub(super) fn of_layer(scope: &TreeScope, layer: &str) -> Self {
+        Self(format!("{}-{layer}", Self::of(scope).0))
+    }
 }
 
 /// The directory, made ready when it is first used.
@@ -176,19 +181,19 @@ impl Unfinished<'_> {
         }
     }
 
-    /// Keeps it as the manifest of `key` for the next walk, and opens it for reading.
-    pub(super) fn keep(self, key: &Key) -> Outcome<File> {
+    /// Opens it for reading, from its beginning.
+    pub(super) fn open(&self) -> Outcome<File> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.ready.walks, &self.name, flags, Mode::empty())
+            .map(File::from)
+            .map_err(kept)
+    }
+
+    /// Keeps it as the manifest of `key` for the next walk.
+    pub(super) fn keep(self, key: &Key) -> Outcome<()> {
         let walks = &self.ready.walks;
-        let file = rustix::fs::openat(
-            walks,
-            &self.name,
-            OFlags::RDONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(kept)?;
         rustix::fs::renameat(walks, &self.name, walks, &key.0).map_err(kept)?;
-        forget_oldest(walks)?;
-        Ok(File::from(file))
+        forget_oldest(walks)
     }
 }
 

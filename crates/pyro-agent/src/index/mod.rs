@@ -14,6 +14,7 @@ mod clock;
 mod compare;
 mod hash;
 mod home;
+mod layers;
 mod manifest;
 mod order;
 mod scan;
@@ -50,8 +51,9 @@ use clock::Clock;
 use compare::Changes;
 use hash::Counters;
 use home::{Home, Key};
+pub use layers::Layers;
 use manifest::{Totals, totals};
-use order::{Order, Since, Walked, baseline};
+use order::{Order, Since, Tools, Walked, baseline};
 use pyro_archive::beneath::DIRECTORY;
 use scan::Tally;
 use tell::{Broken, Filter, Source, Sum, Teller, damaged};
@@ -65,6 +67,7 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 pub(crate) struct Trees {
     files: Files,
     home: Option<Arc<Home>>,
+    layers: Option<Arc<Layers>>,
     slots: Slots,
     turns: Turns,
     clock: Clock,
@@ -76,6 +79,7 @@ impl Trees {
         Self {
             files,
             home: None,
+            layers: None,
             slots: Slots::of(MAX_TREE_WALKS),
             turns: Turns::default(),
             clock: Clock::of_this_machine(),
@@ -86,6 +90,14 @@ impl Trees {
     pub(crate) fn keeping(self, directory: OwnedFd) -> Self {
         Self {
             home: Some(Arc::new(Home::new(directory))),
+            ..self
+        }
+    }
+
+    /// The same, where the root is an overlay of `layers`.
+    pub(crate) fn above(self, layers: Layers) -> Self {
+        Self {
+            layers: Some(Arc::new(layers)),
             ..self
         }
     }
@@ -136,7 +148,7 @@ impl Trees {
             Some(generation) => Since::Generation(generation),
             None => Since::Nothing,
         };
-        let order = self.ordered(request.scope, move |_home, order| {
+        let walk = self.ordered(request.scope, move |_home, order| {
             Ok(Order {
                 fresh: request.fresh,
                 since,
@@ -144,7 +156,7 @@ impl Trees {
             })
         });
         let lines = request.entries == Told::All;
-        self.walk_and_tell(order.await, Filter::default(), lines, reader, writer)
+        self.walk_and_tell(walk.await, Filter::default(), lines, reader, writer)
             .await
     }
 
@@ -158,14 +170,14 @@ impl Trees {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        let order = self.ordered(request.scope, move |home, order| {
+        let walk = self.ordered(request.scope, move |home, order| {
             home.room_for(&request.name)?;
             Ok(Order {
                 name: Some(request.name),
                 ..order
             })
         });
-        self.walk_and_tell(order.await, Filter::default(), false, reader, writer)
+        self.walk_and_tell(walk.await, Filter::default(), false, reader, writer)
             .await
     }
 
@@ -186,13 +198,7 @@ impl Trees {
         let lines = request.entries == Told::All;
         let name = match request.name {
             Reference::Baseline(name) => name,
-            Reference::Image => {
-                let error = ErrorReply::new(
-                    ErrorCode::Unsupported,
-                    "this machine cannot be compared with its image",
-                );
-                return wire::write_line(writer, &error).await;
-            }
+            Reference::Image => return self.image(filter, lines, reader, writer).await,
         };
         if let Some(to) = request.to {
             return self.between(name, to, filter, lines, writer).await;
@@ -204,7 +210,7 @@ impl Trees {
             }
             Err(error) => Err(error),
         };
-        let order = match scope {
+        let walk = match scope {
             Ok(scope) => {
                 let since = Since::Baseline(name);
                 self.ordered(scope, |_home, order| Ok(Order { since, ..order }))
@@ -212,7 +218,34 @@ impl Trees {
             }
             Err(error) => Err(error),
         };
-        self.walk_and_tell(order, filter, lines, reader, writer)
+        self.walk_and_tell(walk, filter, lines, reader, writer)
+            .await
+    }
+
+    /// What differs from the image.
+    async fn image<R, W>(
+        &self,
+        filter: Filter,
+        lines: bool,
+        reader: R,
+        writer: &mut W,
+    ) -> std::io::Result<()>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let walk = match self.layers.clone() {
+            Some(layers) => Ok(Walk {
+                scope: layers::scope(),
+                key: layers::key(),
+                work: move |tools: Tools<'_>| layers::compare(&layers, tools),
+            }),
+            None => Err(ErrorReply::new(
+                ErrorCode::Unsupported,
+                "this machine's root is not an overlay of the image",
+            )),
+        };
+        self.walk_and_tell(walk, filter, lines, reader, writer)
             .await
     }
 
@@ -273,7 +306,7 @@ impl Trees {
         &self,
         scope: TreeScope,
         complete: impl FnOnce(&Home, Order) -> Outcome<Order> + Send + 'static,
-    ) -> Outcome<Order> {
+    ) -> Outcome<Walk<impl FnOnce(Tools<'_>) -> Outcome<Walked> + Send + 'static>> {
         let home = self.home()?;
         let files = self.files.clone();
         short(move || {
@@ -300,7 +333,12 @@ impl Trees {
                 since: Since::Nothing,
                 name: None,
             };
-            complete(&home, order)
+            let order = complete(&home, order)?;
+            Ok(Walk {
+                scope: order.scope.clone(),
+                key: order.key.clone(),
+                work: move |tools: Tools<'_>| order.run(tools),
+            })
         })
         .await
     }
@@ -308,7 +346,7 @@ impl Trees {
     /// Walks, then tells what the request wants to know.
     async fn walk_and_tell<R, W>(
         &self,
-        order: Outcome<Order>,
+        walk: Outcome<Walk<impl FnOnce(Tools<'_>) -> Outcome<Walked> + Send + 'static>>,
         filter: Filter,
         lines: bool,
         reader: R,
@@ -319,13 +357,13 @@ impl Trees {
         W: AsyncWrite + Unpin,
     {
         let started = Instant::now();
-        let (order, home) = match order.and_then(|order| Ok((order, self.home()?))) {
+        let (walk, home) = match walk.and_then(|walk| Ok((walk, self.home()?))) {
             Ok(both) => both,
             Err(error) => return wire::write_line(writer, &error).await,
         };
-        wire::write_line(writer, &header(&order.scope)).await?;
+        wire::write_line(writer, &header(&walk.scope)).await?;
         let counters = Arc::new(Counters::default());
-        let walked = self.walk(order, home, &counters, reader, writer).await?;
+        let walked = self.walk(walk, home, &counters, reader, writer).await?;
         let walked = match walked {
             Ok(walked) => walked,
             Err(error) => return wire::write_end(writer, &error).await,
@@ -335,7 +373,7 @@ impl Trees {
             Some(old) => Source::Changes(Box::new(Changes {
                 old,
                 new: walked.manifest,
-                whiteouts: false,
+                whiteouts: walked.whiteouts,
             })),
         };
         let summary = Summary {
@@ -349,7 +387,7 @@ impl Trees {
 
     async fn walk<R, W>(
         &self,
-        order: Order,
+        walk: Walk<impl FnOnce(Tools<'_>) -> Outcome<Walked> + Send + 'static>,
         home: Arc<Home>,
         counters: &Arc<Counters>,
         reader: R,
@@ -359,13 +397,19 @@ impl Trees {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        let turn = self.turns.of(&order.key);
+        let turn = self.turns.of(&walk.key);
         let counted = Arc::clone(counters);
         let clock = self.clock;
         let work = async {
             let _turn = turn.acquire().await;
             let run = self.slots.run(reader, move |cancel| {
-                order.run(&home, clock, cancel, &counted)
+                let tools = Tools {
+                    home: &home,
+                    clock,
+                    cancel,
+                    counters: &counted,
+                };
+                (walk.work)(tools)
             });
             run.await
         };
@@ -392,6 +436,13 @@ impl Trees {
             )
         })
     }
+}
+
+/// A walk to be made by `work`, and what it is of.
+struct Walk<F> {
+    scope: TreeScope,
+    key: Key,
+    work: F,
 }
 
 /// What an end frame tells, but for the lines.

@@ -9,7 +9,7 @@ use pyro_protocol::index::{BaselineName, TreeDigest, TreeScope};
 
 use super::clock::Clock;
 use super::hash::{Counters, Hasher};
-use super::home::{Home, Key};
+use super::home::{Home, Key, Unfinished};
 use super::manifest::{Head, Reader, Totals, Writer, totals};
 use super::scan::{Scan, Tally};
 use super::tell::damaged;
@@ -46,65 +46,103 @@ pub(super) struct Walked {
     pub(super) manifest: Reader,
     /// What the present is compared with.
     pub(super) reference: Option<Reader>,
+    /// The manifest is of the upper layer of an overlay.
+    pub(super) whiteouts: bool,
     pub(super) totals: Totals,
     pub(super) tally: Tally,
 }
 
-impl Order {
-    /// Walks, and keeps the manifest.
-    pub(super) fn run(
+/// What a walk works with.
+#[derive(Clone, Copy)]
+pub(super) struct Tools<'a> {
+    pub(super) home: &'a Home,
+    pub(super) clock: Clock,
+    pub(super) cancel: &'a Cancel,
+    pub(super) counters: &'a Counters,
+}
+
+/// A manifest that is complete, and not kept yet.
+pub(super) struct Written<'a> {
+    pub(super) unfinished: Unfinished<'a>,
+    pub(super) totals: Totals,
+    pub(super) tally: Tally,
+}
+
+impl<'a> Tools<'a> {
+    /// Writes a manifest of `scope` by what `walk` does with a scan beside `known`.
+    pub(super) fn write(
         self,
-        home: &Home,
-        clock: Clock,
-        cancel: &Cancel,
-        counters: &Counters,
-    ) -> Outcome<Walked> {
-        let reference = self.reference(home)?;
-        let began = clock.now();
-        let known = if self.fresh {
-            None
-        } else {
-            self.known(home)?
-                .filter(|known| is_usable(known.head().began, began))
-        };
+        scope: &TreeScope,
+        known: Option<Reader>,
+        walk: impl FnOnce(Scan<'_, BufWriter<&File>>) -> Outcome<(Totals, Tally)>,
+    ) -> Outcome<Written<'a>> {
+        let began = self.clock.now();
         let head = Head {
-            scope: self.scope.clone(),
+            scope: scope.clone(),
             began,
         };
-        let unfinished = home.begin()?;
-        let scan = Scan {
-            known,
+        let unfinished = self.home.begin()?;
+        let (totals, tally) = walk(Scan {
+            known: known.filter(|known| is_usable(known.head().began, began)),
             writer: Writer::new(BufWriter::new(unfinished.file()), &head)?,
-            hash: self.scope.hash,
-            exclude: anywhere(&self.scope.exclude)?,
-            hasher: Hasher::new(clock, cancel, counters),
+            hash: scope.hash,
+            layer: false,
+            exclude: anywhere(&scope.exclude)?,
+            hasher: Hasher::new(self.clock, self.cancel, self.counters),
             tally: Tally::default(),
-        };
-        let (totals, tally) = scan.run(&self.directory)?;
-        if let Some(name) = &self.name {
-            unfinished.name(name)?;
-        }
-        let file = unfinished.keep(&self.key)?;
-        Ok(Walked {
-            manifest: Reader::new(file).map_err(|damage| damaged(&damage))?,
-            reference,
+        })?;
+        Ok(Written {
+            unfinished,
             totals,
             tally,
         })
     }
 
+    /// The manifest of the walk before. One that is damaged or of something else is as good as
+    /// none.
+    pub(super) fn known(self, key: &Key, scope: &TreeScope) -> Outcome<Option<Reader>> {
+        Ok(self.home.walk(key)?.and_then(|file| usable(file, scope)))
+    }
+}
+
+fn usable(file: File, scope: &TreeScope) -> Option<Reader> {
+    let reader = Reader::new(file).ok()?;
+    (reader.head().scope == *scope).then_some(reader)
+}
+
+impl Order {
+    /// Walks, and keeps the manifest.
+    pub(super) fn run(self, tools: Tools<'_>) -> Outcome<Walked> {
+        let reference = self.reference(tools.home)?;
+        let known = self.known(tools)?;
+        let written = tools.write(&self.scope, known, |scan| scan.run(&self.directory))?;
+        if let Some(name) = &self.name {
+            written.unfinished.name(name)?;
+        }
+        let file = written.unfinished.open()?;
+        written.unfinished.keep(&self.key)?;
+        Ok(Walked {
+            manifest: Reader::new(file).map_err(|damage| damaged(&damage))?,
+            reference,
+            whiteouts: false,
+            totals: written.totals,
+            tally: written.tally,
+        })
+    }
+
     /// What was known before: the manifest of the walk before or, if that is gone, the baseline.
-    /// One that is damaged or of something else is as good as none.
-    fn known(&self, home: &Home) -> Outcome<Option<Reader>> {
-        let usable = |file: File| {
-            let reader = Reader::new(file).ok()?;
-            (reader.head().scope == self.scope).then_some(reader)
-        };
-        if let Some(known) = home.walk(&self.key)?.and_then(usable) {
+    fn known(&self, tools: Tools<'_>) -> Outcome<Option<Reader>> {
+        if self.fresh {
+            return Ok(None);
+        }
+        if let Some(known) = tools.known(&self.key, &self.scope)? {
             return Ok(Some(known));
         }
         match &self.since {
-            Since::Baseline(name) => Ok(home.baseline(name)?.and_then(usable)),
+            Since::Baseline(name) => {
+                let baseline = tools.home.baseline(name)?;
+                Ok(baseline.and_then(|file| usable(file, &self.scope)))
+            }
             Since::Nothing | Since::Generation(_) => Ok(None),
         }
     }

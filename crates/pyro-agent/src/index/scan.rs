@@ -15,10 +15,12 @@ use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use super::hash::{Hashed, Hasher};
+use super::layers;
 use super::manifest::{Reader, Record, Totals, Writer};
 use super::trust::is_unchanged;
 use crate::files::fault::Outcome;
 use crate::files::walk::{Found, Order, Visitor, Walk};
+use crate::files::work::Cancel;
 
 /// What a walk came to, beside the manifest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub(super) struct Scan<'a, W> {
     pub(super) writer: Writer<W>,
     /// Read files at all.
     pub(super) hash: bool,
+    /// The tree is the upper layer of an overlay.
+    pub(super) layer: bool,
     pub(super) exclude: Option<GlobSet>,
     pub(super) hasher: Hasher<'a>,
     pub(super) tally: Tally,
@@ -43,15 +47,43 @@ pub(super) struct Scan<'a, W> {
 impl<W: Write> Scan<'_, W> {
     /// Walks `directory`.
     pub(super) fn run(mut self, directory: &OwnedFd) -> Outcome<(Totals, Tally)> {
-        let walk = Walk {
-            order: Order::Paths,
-            max_depth: usize::MAX,
-            after: None,
-            one_mount: true,
-            cancel: self.hasher.cancel,
-        };
-        walk.run(directory, b"", &mut self)?;
+        walk(directory, self.hasher.cancel, &mut self)?;
+        self.finish()
+    }
+
+    pub(super) fn finish(self) -> Outcome<(Totals, Tally)> {
         Ok((self.writer.finish()?, self.tally))
+    }
+
+    /// Adds what was found, unless it vanished since.
+    pub(super) fn add(&mut self, found: &Found<'_>) -> Outcome<()> {
+        let stat = match rustix::fs::statat(found.directory, found.name, AtFlags::SYMLINK_NOFOLLOW)
+        {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => return Ok(()),
+            Err(_) => {
+                self.tally.unreadable += 1;
+                return Ok(());
+            }
+        };
+        let record = Record::new(found.path, &stat);
+        let known = self.known(found.path);
+        let record = match record.kind {
+            ArtifactType::File => match self.file(found, record, known)? {
+                Some(record) => record,
+                None => return Ok(()),
+            },
+            ArtifactType::Symlink => self.link(found, record, known),
+            ArtifactType::Directory if self.layer => layers::directory(found, record)?,
+            ArtifactType::Directory
+            | ArtifactType::Fifo
+            | ArtifactType::Socket
+            | ArtifactType::CharDevice
+            | ArtifactType::BlockDevice => record,
+        };
+        let counters = self.hasher.counters;
+        counters.entries.fetch_add(1, Ordering::Relaxed);
+        self.writer.put(&record)
     }
 
     /// What is known of `path`. A manifest that turns out to be damaged is not asked again.
@@ -125,35 +157,25 @@ impl<W: Write> Scan<'_, W> {
     }
 }
 
+/// Walks `directory` on its own file system, to any depth that is allowed.
+pub(super) fn walk(
+    directory: &OwnedFd,
+    cancel: &Cancel,
+    visitor: &mut impl Visitor,
+) -> Outcome<()> {
+    let walk = Walk {
+        order: Order::Paths,
+        max_depth: usize::MAX,
+        after: None,
+        one_mount: true,
+        cancel,
+    };
+    walk.run(directory, b"", visitor)
+}
+
 impl<W: Write> Visitor for Scan<'_, W> {
     fn visit(&mut self, found: &Found<'_>) -> Outcome<ControlFlow<()>> {
-        let stat = match rustix::fs::statat(found.directory, found.name, AtFlags::SYMLINK_NOFOLLOW)
-        {
-            Ok(stat) => stat,
-            // It vanished since the directory was read.
-            Err(Errno::NOENT) => return Ok(ControlFlow::Continue(())),
-            Err(_) => {
-                self.tally.unreadable += 1;
-                return Ok(ControlFlow::Continue(()));
-            }
-        };
-        let record = Record::new(found.path, &stat);
-        let known = self.known(found.path);
-        let record = match record.kind {
-            ArtifactType::File => match self.file(found, record, known)? {
-                Some(record) => record,
-                None => return Ok(ControlFlow::Continue(())),
-            },
-            ArtifactType::Symlink => self.link(found, record, known),
-            ArtifactType::Directory
-            | ArtifactType::Fifo
-            | ArtifactType::Socket
-            | ArtifactType::CharDevice
-            | ArtifactType::BlockDevice => record,
-        };
-        let counters = self.hasher.counters;
-        counters.entries.fetch_add(1, Ordering::Relaxed);
-        self.writer.put(&record)?;
+        self.add(found)?;
         Ok(ControlFlow::Continue(()))
     }
 

@@ -18,7 +18,6 @@ mod network;
 mod port;
 mod power;
 
-use std::fs::File;
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 
@@ -33,6 +32,7 @@ use crate::serve::Agent;
 use cmdline::Cmdline;
 pub(crate) use disk::find as find_disk;
 use fault::Fault;
+use mounts::Below;
 use port::LinkPort;
 
 /// Runs the machine from the first process to power-off. Returns only if even the reboot
@@ -61,7 +61,7 @@ fn boot_and_serve() -> Result<Instant, Fault> {
     if cmdline.network {
         modules::load("/lib/pyro/network")?;
     }
-    let disk = match &cmdline.root {
+    let below = match &cmdline.root {
         Some(disks) => Some(mounts::enter_root(disks)?),
         None => None,
     };
@@ -77,19 +77,28 @@ fn boot_and_serve() -> Result<Instant, Fault> {
         .enable_all()
         .build()
         .map_err(|source| Fault::agent(format!("starting the runtime: {source}")))?;
-    let outcome = LocalSet::new().block_on(&runtime, serve_until_power_off(boot, disk));
+    let outcome = LocalSet::new().block_on(&runtime, serve_until_power_off(boot, below));
     // Dropping it would wait for blocking work, however long a broken disk holds that up.
     runtime.shutdown_background();
     outcome
 }
 
-/// Serves session after session: a link that breaks is started anew. `disk` is a directory
-/// on the disk that takes what is written.
-async fn serve_until_power_off(mut boot: BootTimes, disk: Option<File>) -> Result<Instant, Fault> {
+/// Serves session after session: a link that breaks is started anew.
+async fn serve_until_power_off(
+    mut boot: BootTimes,
+    below: Option<Below>,
+) -> Result<Instant, Fault> {
     let mut port = LinkPort::open().await?;
     boot.link_us = clock::since_boot_us();
-    let agent = Agent::with_settings(boot, of_machine(disk))
+    let (disk, trees) = match below {
+        Some(below) => (Some(below.disk), Some((below.kept, below.layers))),
+        None => (None, None),
+    };
+    let mut agent = Agent::with_settings(boot, of_machine(disk))
         .map_err(|source| Fault::agent(format!("starting the reaper: {source}")))?;
+    if let Some((kept, layers)) = trees {
+        agent = agent.keeping_trees(kept).above_image(layers);
+    }
     let sessions = async {
         loop {
             sync::as_guest(&mut port)

@@ -5,17 +5,23 @@
 
 use std::ffi::CString;
 use std::fs::{self, File};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use pyro_archive::beneath::DIRECTORY;
+use rustix::fs::Mode;
 use rustix::mount::{MountFlags, mount, mount_move};
 
 use super::cmdline::RootDisks;
 use super::disk;
 use super::fault::Fault;
+use crate::serve::Layers;
 
 const IMAGE: &str = "/pyro/image";
 const UPPER: &str = "/pyro/upper";
+const UPPER_LAYER: &str = "/pyro/upper/upper";
+const KEPT: &str = "/pyro/upper/agent";
 const ROOT: &str = "/pyro/root";
 
 /// Mounts what the boot itself needs.
@@ -26,20 +32,44 @@ pub(super) fn early() -> Result<(), Fault> {
     Ok(())
 }
 
-/// Makes the overlay of image and upper disk the root. Returns a directory on the upper disk,
-/// to which no path leads any more.
-pub(super) fn enter_root(disks: &RootDisks) -> Result<File, Fault> {
+/// What the overlay that is the root was made of: outside of the tree that the guest sees.
+pub(super) struct Below {
+    /// A directory on the writable disk, to freeze it by.
+    pub(super) disk: File,
+    /// A directory of the agent's own on the writable disk, beside the overlay's: it stays and
+    /// goes with the disk, and is in no tree that anybody sees.
+    pub(super) kept: OwnedFd,
+    /// The layers.
+    pub(super) layers: Layers,
+}
+
+/// Makes the overlay of image and upper disk the root.
+pub(super) fn enter_root(disks: &RootDisks) -> Result<Below, Fault> {
     mount_disk(&disks.image, IMAGE, MountFlags::RDONLY, c"")?;
     // Zeroing inode tables in the background would fill the sparse disk for nothing.
     mount_disk(&disks.upper, UPPER, MountFlags::NOATIME, c"noinit_itable")?;
     let disk = File::open(UPPER)
         .map_err(|error| Fault::image(format!("opening the upper disk: {error}")))?;
-    for directory in ["/pyro/upper/upper", "/pyro/upper/work", ROOT] {
+    for directory in [UPPER_LAYER, "/pyro/upper/work", KEPT, ROOT] {
         make_dir(directory).map_err(Fault::image)?;
     }
-    let options = c"lowerdir=/pyro/image,upperdir=/pyro/upper/upper,workdir=/pyro/upper/work";
+    // Whatever the kernel was built to do by itself: what was changed is told from the upper
+    // layer, which says it all without redirections and copies of metadata alone.
+    let options = c"lowerdir=/pyro/image,upperdir=/pyro/upper/upper,workdir=/pyro/upper/work,redirect_dir=nofollow,metacopy=off";
     mount(c"overlay", ROOT, c"overlay", MountFlags::NOATIME, options)
         .map_err(|errno| Fault::kernel(format!("mounting the overlay: {errno}")))?;
+    let open = |path: &str| {
+        rustix::fs::open(path, DIRECTORY, Mode::empty())
+            .map_err(|errno| Fault::agent(format!("opening {path}: {errno}")))
+    };
+    let below = Below {
+        disk,
+        kept: open(KEPT)?,
+        layers: Layers {
+            upper: open(UPPER_LAYER)?,
+            lower: open(IMAGE)?,
+        },
+    };
     for at in ["/dev", "/proc", "/sys"] {
         let target = format!("{ROOT}{at}");
         make_dir(&target).map_err(Fault::image)?;
@@ -52,7 +82,7 @@ pub(super) fn enter_root(disks: &RootDisks) -> Result<File, Fault> {
         .and_then(|()| rustix::process::chroot("."))
         .and_then(|()| rustix::process::chdir("/"));
     covered.map_err(|errno| Fault::agent(format!("entering the root: {errno}")))?;
-    Ok(disk)
+    Ok(below)
 }
 
 /// Mounts what programs in the guest expect.

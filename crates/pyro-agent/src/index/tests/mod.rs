@@ -3,6 +3,7 @@
 mod damage;
 mod edits;
 mod hostile;
+mod layers;
 
 use std::cell::Cell;
 use std::ffi::OsStr;
@@ -22,7 +23,7 @@ use super::compare::{Change, Changes};
 use super::hash::Counters;
 use super::home::{Home, Key};
 use super::manifest::{Record, Stamp};
-use super::order::{Order, Since, Walked};
+use super::order::{Order, Since, Tools, Walked};
 use crate::files::fault::Outcome;
 use crate::files::work::Cancel;
 use pyro_archive::beneath::DIRECTORY;
@@ -87,8 +88,12 @@ impl Bench {
 
     fn run(&self, order: Order) -> Outcome<Outcomes> {
         let counters = Counters::default();
-        let clock = Clock(|| NOW.get());
-        let walked = order.run(&self.home, clock, &Cancel::default(), &counters)?;
+        let walked = order.run(Tools {
+            home: &self.home,
+            clock: Clock(|| NOW.get()),
+            cancel: &Cancel::default(),
+            counters: &counters,
+        })?;
         Ok(Outcomes {
             walked,
             progress: counters.read(),
@@ -105,10 +110,13 @@ impl Bench {
         let elsewhere = tempfile::tempdir().unwrap();
         let home = Home::new(open(elsewhere.path()));
         let counters = Counters::default();
-        let walked = self
-            .order()
-            .run(&home, Clock(|| LATER), &Cancel::default(), &counters)
-            .unwrap();
+        let tools = Tools {
+            home: &home,
+            clock: Clock(|| LATER),
+            cancel: &Cancel::default(),
+            counters: &counters,
+        };
+        let walked = self.order().run(tools).unwrap();
         records(walked)
     }
 
@@ -177,7 +185,7 @@ fn changed(walked: Walked) -> Vec<Change> {
     let mut changes = Changes {
         old: walked.reference.unwrap(),
         new: walked.manifest,
-        whiteouts: false,
+        whiteouts: walked.whiteouts,
     };
     std::iter::from_fn(|| changes.next().unwrap()).collect()
 }

@@ -7,7 +7,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -62,9 +62,44 @@ impl Relative {
         ))
     }
 
-    /// The path without a slash at either end; nothing for the root itself.
+    /// The root itself.
+    pub fn root() -> Self {
+        Self { parts: Vec::new() }
+    }
+
+    /// Its parts, from the root down.
+    pub fn parts(&self) -> &[OsString] {
+        &self.parts
+    }
+
+    /// The path of the first `count` parts.
+    #[must_use]
+    pub fn above(&self, count: usize) -> Self {
+        Self {
+            parts: self.parts[..count].to_vec(),
+        }
+    }
+
+    /// The path of what follows the first `count` parts.
+    #[must_use]
+    pub fn below(&self, count: usize) -> Self {
+        Self {
+            parts: self.parts[count..].to_vec(),
+        }
+    }
+
+    /// The path of what `below` names from here.
+    #[must_use]
+    pub fn join(&self, below: &Self) -> Self {
+        Self {
+            parts: [&self.parts[..], &below.parts].concat(),
+        }
+    }
+
+    /// The path as bytes, without a `/` at either end.
     pub fn to_bytes(&self) -> Vec<u8> {
-        self.parts.join(OsStr::new("/")).into_vec()
+        let parts: Vec<&[u8]> = self.parts.iter().map(|part| part.as_bytes()).collect();
+        parts.join(&b'/')
     }
 
     /// The path for the kernel, which takes no empty one.
@@ -88,6 +123,11 @@ impl Root {
     pub fn open(path: &Path) -> rustix::io::Result<Self> {
         let directory = rustix::fs::open(path, DIRECTORY, Mode::empty())?;
         Ok(Self { directory })
+    }
+
+    /// Takes an open directory for a root.
+    pub fn from_directory(directory: OwnedFd) -> Self {
+        Self { directory }
     }
 
     /// The root itself.
@@ -146,6 +186,19 @@ impl Root {
         Err(Errno::LOOP)
     }
 
+    /// Opens the directory `path` if no part of it is a symlink.
+    pub fn open_directory_without_links(&self, path: &Relative) -> rustix::io::Result<OwnedFd> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let flags = DIRECTORY | OFlags::NOFOLLOW;
+        rustix::fs::openat2(
+            &self.directory,
+            path.as_path(),
+            flags,
+            Mode::empty(),
+            resolve,
+        )
+    }
+
     /// Opens the directory `path`, making what is missing of it with `make`, which is handed
     /// the directory to make it in and its name.
     pub fn open_or_make_directory<E: From<Errno>>(
@@ -185,7 +238,6 @@ pub fn make_directory(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<Owne
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::ffi::OsStrExt;
 
     fn parse(path: &str) -> Result<Vec<String>, LeadsOut> {
         let relative = Relative::parse(path.as_bytes())?;

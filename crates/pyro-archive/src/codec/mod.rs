@@ -1,3 +1,4 @@
-//! Compression of archives.
+//! The compression of archives.
 
+pub mod decode;
 pub mod encode;

@@ -9,13 +9,14 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{SeekFrom, Stat};
 use rustix::io::Errno;
 
-use crate::tar::header::{Kind, Stretch};
+use crate::tar::Segment;
+use crate::tar::header::Kind;
 use crate::tar::write::Writer;
 
 /// Most bytes of a file that are read at a time.
 pub const PIECE: usize = 128 * 1024;
 
-/// Most stretches of a sparse file; the last of them takes in the holes behind it.
+/// Most segments of a sparse file; the last of them takes in the holes behind it.
 const MAX_STRETCHES: usize = 4096;
 
 /// Bytes of a block in `st_blocks`.
@@ -27,11 +28,11 @@ pub(super) struct Content {
     file: OwnedFd,
     size: u64,
     changed: (i64, u64),
-    /// What of it is stored: all, or the stretches of a sparse file.
-    stretches: Vec<Stretch>,
+    /// What of it is stored: all, or the segments of a sparse file.
+    segments: Vec<Segment>,
     is_sparse: bool,
-    /// The stretch that is being copied.
-    stretch: usize,
+    /// The segment that is being copied.
+    segment: usize,
     /// Bytes of it that were.
     copied: u64,
     reads: u32,
@@ -57,12 +58,12 @@ impl Content {
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         let blocks = u64::try_from(stat.st_blocks).unwrap_or(0);
         let sparse = if blocks.saturating_mul(STAT_BLOCK) < size {
-            stretches(&file, size)
+            segments(&file, size)
         } else {
             None
         };
         let is_sparse = sparse.is_some();
-        let whole = Stretch {
+        let whole = Segment {
             offset: 0,
             length: size,
         };
@@ -70,9 +71,9 @@ impl Content {
             file,
             size,
             changed: (stat.st_ctime, stat.st_ctime_nsec),
-            stretches: sparse.unwrap_or_else(|| vec![whole]),
+            segments: sparse.unwrap_or_else(|| vec![whole]),
             is_sparse,
-            stretch: 0,
+            segment: 0,
             copied: 0,
             reads: 0,
             end: End::AsPromised,
@@ -88,7 +89,7 @@ impl Content {
         if self.is_sparse {
             Kind::Sparse {
                 size: self.size,
-                stretches: &self.stretches,
+                segments: &self.segments,
             }
         } else {
             Kind::File(self.size)
@@ -151,23 +152,23 @@ impl Content {
     }
 
     /// Where the next bytes lie, and how many stand together there.
-    fn wanted(&mut self) -> Stretch {
-        while self.copied == self.stretches[self.stretch].length
-            && self.stretch + 1 < self.stretches.len()
+    fn wanted(&mut self) -> Segment {
+        while self.copied == self.segments[self.segment].length
+            && self.segment + 1 < self.segments.len()
         {
             self.copied = 0;
-            self.stretch += 1;
+            self.segment += 1;
         }
-        let stretch = self.stretches[self.stretch];
-        Stretch {
-            offset: stretch.offset + self.copied,
-            length: stretch.length - self.copied,
+        let segment = self.segments[self.segment];
+        Segment {
+            offset: segment.offset + self.copied,
+            length: segment.length - self.copied,
         }
     }
 }
 
-/// The stretches of `file` that are no holes; `None` if it has no holes that can be told.
-fn stretches(file: &OwnedFd, size: u64) -> Option<Vec<Stretch>> {
+/// The segments of `file` that are no holes; `None` if it has no holes that can be told.
+fn segments(file: &OwnedFd, size: u64) -> Option<Vec<Segment>> {
     let mut found = Vec::new();
     let mut at = 0;
     while at < size {
@@ -187,7 +188,7 @@ fn stretches(file: &OwnedFd, size: u64) -> Option<Vec<Stretch>> {
         if end <= start {
             break;
         }
-        found.push(Stretch {
+        found.push(Segment {
             offset: start,
             length: end - start,
         });
@@ -201,7 +202,7 @@ fn stretches(file: &OwnedFd, size: u64) -> Option<Vec<Stretch>> {
         .is_none_or(|last| last.offset + last.length < size)
     {
         // Says where the file ends.
-        found.push(Stretch {
+        found.push(Segment {
             offset: size,
             length: 0,
         });

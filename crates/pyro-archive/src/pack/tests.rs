@@ -8,6 +8,9 @@ use std::process::{Command, Output};
 use rustix::fs::{CWD, Timespec, Timestamps, XattrFlags};
 
 use super::*;
+use crate::extract::options::Progress;
+use crate::extract::{self, Extractor};
+use crate::tar::read::Reader;
 
 const ALL: Options = Options {
     special: true,
@@ -39,6 +42,16 @@ fn run(mut packer: Packer<Vec<u8>>) -> (Vec<u8>, Summary) {
     while packer.step().unwrap() == Step::More {}
     assert_eq!(packer.written(), packer.get_mut().len() as u64);
     packer.into_parts()
+}
+
+/// Unpacks `archive` as the layer of an image is, which keeps everything.
+fn unpack(directory: &Path, archive: &[u8]) {
+    let progress = Progress::default();
+    let root = Root::open(directory).unwrap();
+    let mut extractor =
+        Extractor::new(root, extract::options::Options::layer(), &progress).unwrap();
+    extractor.unpack(&mut Reader::new(archive)).unwrap();
+    extractor.finish().unwrap();
 }
 
 /// Runs GNU tar on `archive` in `directory`.
@@ -146,6 +159,10 @@ fn gnu_tar_unpacks_what_was_packed() {
     assert!(differing.is_empty(), "{differing:#?}");
     assert_eq!(expected, seen);
     tar(&tree, &archive, &["--compare"]);
+    let ours = world.path().join("ours");
+    std::fs::create_dir(&ours).unwrap();
+    unpack(&ours, &archive);
+    assert_eq!(expected, picture(&ours), "unpacked by our own reader");
     assert_eq!(
         summary.entries,
         shell(&tree, "find . -mindepth 1 -printf x").len() as u64

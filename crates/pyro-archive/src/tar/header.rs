@@ -6,8 +6,7 @@
 
 use std::io::Write as _;
 
-/// Everything in a tar stands at a multiple of so many bytes.
-pub const BLOCK: usize = 512;
+use super::{BLOCK, Segment};
 
 /// What comes before the name of an extended attribute in its record.
 const XATTR: &[u8] = b"SCHILY.xattr.";
@@ -40,12 +39,12 @@ pub struct Member<'a> {
 pub enum Kind<'a> {
     /// A file of so many bytes.
     File(u64),
-    /// A file of which only some stretches are stored; the rest is holes.
+    /// A file of which only some segments are stored; the rest is holes.
     Sparse {
         /// Bytes of the file, holes included.
         size: u64,
-        /// The stretches, in order, none overlapping.
-        stretches: &'a [Stretch],
+        /// The segments, in order, none overlapping.
+        segments: &'a [Segment],
     },
     /// A directory.
     Directory,
@@ -59,15 +58,6 @@ pub enum Kind<'a> {
     CharDevice(u32, u32),
     /// A block device, major and minor number.
     BlockDevice(u32, u32),
-}
-
-/// Bytes of a file that are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stretch {
-    /// Where in the file they begin.
-    pub offset: u64,
-    /// How many they are.
-    pub length: u64,
 }
 
 /// A time of a file.
@@ -133,7 +123,7 @@ impl Member<'_> {
     fn stored(&self) -> u64 {
         match self.kind {
             Kind::File(size) => size,
-            Kind::Sparse { stretches, .. } => stretches.iter().map(|one| one.length).sum(),
+            Kind::Sparse { segments, .. } => segments.iter().map(|one| one.length).sum(),
             Kind::Directory
             | Kind::Symlink(_)
             | Kind::HardLink(_)
@@ -189,9 +179,9 @@ impl Member<'_> {
     /// The map that stands before the content of a sparse file (GNU's format 1.0).
     fn sparse_map(&self) -> Vec<u8> {
         let mut map = Vec::new();
-        if let Kind::Sparse { stretches, .. } = self.kind {
-            push(&mut map, format_args!("{}\n", stretches.len()));
-            for one in stretches {
+        if let Kind::Sparse { segments, .. } = self.kind {
+            push(&mut map, format_args!("{}\n", segments.len()));
+            for one in segments {
                 push(&mut map, format_args!("{}\n{}\n", one.offset, one.length));
             }
             pad(&mut map);

@@ -5,7 +5,8 @@
 
 use std::io::{self, Write};
 
-use super::header::{BLOCK, Member};
+use super::BLOCK;
+use super::header::Member;
 
 /// Writes members to `W` one after another.
 #[derive(Debug)]

@@ -18,6 +18,9 @@ const AT_ONCE: usize = 2;
 /// Longest time for one input, in seconds. What takes longer is a finding.
 const INPUT_SECONDS: u32 = 10;
 
+/// Longest input, in bytes: a few members of an archive with their content.
+const MAX_INPUT: u32 = 32 * 1024;
+
 /// Most memory of one target, in MiB, the fuzzer's own included.
 const MEMORY_MIB: u32 = 1024;
 
@@ -60,6 +63,7 @@ pub(crate) fn run(root: &Path, cargo_fuzz: &Path, time: Duration) -> Result<bool
                 format!("-max_total_time={}", time.as_secs()),
                 format!("-timeout={INPUT_SECONDS}"),
                 format!("-rss_limit_mb={MEMORY_MIB}"),
+                format!("-max_len={MAX_INPUT}"),
                 format!("-artifact_prefix={}/", artifacts.display()),
                 "-print_final_stats=1".to_owned(),
             ]);

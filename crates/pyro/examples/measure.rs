@@ -5,7 +5,7 @@
 //! cargo run --release -p pyro --example measure -- target/release/pyro boots 30
 //! ```
 //!
-//! The subjects: `boots N`, `runs N`, `execs N`, `output MB`, `footprint`. Uses the caches of
+//! The subjects: `boots N`, `runs N`, `execs N`, `output MB`, `trees FILES`, `footprint`. Uses the caches of
 //! the environment variables that `pyro` uses, and the environment `debian:12`.
 
 #![expect(
@@ -32,7 +32,7 @@ const ENVIRONMENT: &str = "debian:12";
 async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [program, subject, rest @ ..] = arguments.as_slice() else {
-        println!("measure PROGRAM boots|runs|execs|output|footprint [COUNT]");
+        println!("measure PROGRAM boots|runs|execs|output|trees|footprint [COUNT]");
         return;
     };
     let count = rest
@@ -45,6 +45,7 @@ async fn main() {
         "runs" => runs(&pyro, Path::new(program), count).await,
         "execs" => execs(&pyro, count).await,
         "output" => output(&pyro, count).await,
+        "trees" => trees(&pyro, count).await,
         "footprint" => footprint(&pyro).await,
         unknown => println!("no subject `{unknown}`"),
     }
@@ -177,6 +178,70 @@ async fn output(pyro: &Pyro, megabytes: usize) {
         row("a pipe inside the guest", &mut pipe);
         machine.stop(false).await.unwrap();
     }
+}
+
+/// The manifest of a tree of `count` files of 4 KiB on average: the first walk, and the one
+/// after ten of them were changed. Beside each what other programs need in the same guest to
+/// read all of it, and to look at all of it.
+async fn trees(pyro: &Pyro, count: usize) {
+    let mut machine = started(pyro).await;
+    let socket = machine.ready().unwrap().agent_socket.clone();
+    let make = format!(
+        "mkdir -p /workspace && cd /workspace && seq 0 {} | sed s,^,d, | xargs mkdir &&
+        awk 'BEGIN {{ for (i = 0; i < {count}; i++) {{ file = \"d\" int(i / 100) \"/\" i;
+        for (line = i % 16 * 8; line >= 0; line--) print i, \"{}\" > file; close(file) }} }}'",
+        count.div_ceil(100) - 1,
+        "x".repeat(55),
+    );
+    exec(&mut machine, &Program::shell(make)).await;
+    let cold = "sync; echo 3 > /proc/sys/vm/drop_caches";
+    let read = "cd /workspace && find . -type f -print0 | xargs -0 sha256sum > /dev/null";
+    let look = "cd /workspace && find . -printf '%p %s %T@ %C@' > /dev/null";
+    let mut rows: Vec<(&str, Vec<f64>)> = Vec::new();
+    let mut note = |name, took| match rows.iter_mut().find(|(known, _)| *known == name) {
+        Some((_, samples)) => samples.push(took),
+        None => rows.push((name, vec![took])),
+    };
+    for _ in 0..3 {
+        timed(&mut machine, cold).await;
+        note("`sha256sum` of all, cold", timed(&mut machine, read).await);
+        timed(&mut machine, cold).await;
+        note("first walk, cold", tree(&socket, true, count).await);
+        note("`sha256sum` of all, warm", timed(&mut machine, read).await);
+        note("first walk, warm", tree(&socket, true, count).await);
+        note(
+            "`find -printf` of all, warm",
+            timed(&mut machine, look).await,
+        );
+        let change =
+            "cd /workspace && for i in 1 2 3 4 5 6 7 8 9 10; do date +%N >> d$i/${i}00; done";
+        timed(&mut machine, change).await;
+        note("walk with 10 files changed", tree(&socket, false, 10).await);
+    }
+    for (name, mut samples) in rows {
+        row(name, &mut samples);
+    }
+    machine.stop(false).await.unwrap();
+}
+
+/// Milliseconds that the agent says a walk took, which must have read `files`.
+async fn tree(socket: &Path, fresh: bool, files: usize) -> f64 {
+    let socket = socket.to_owned();
+    let walk = move || {
+        let mut stream = UnixStream::connect(socket).unwrap();
+        let request = format!(
+            "CONNECT 5005\n{{\"action\": \"tree_index\", \"path\": \".\", \"entries\": \"none\", \"fresh\": {fresh}}}\n"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut reply = Vec::new();
+        stream.read_to_end(&mut reply).unwrap();
+        let at = |what: &[u8]| reply.windows(what.len()).rposition(|part| part == what);
+        let end = at(b"{\"generation\"").unwrap();
+        serde_json::from_slice::<serde_json::Value>(&reply[end..]).unwrap()
+    };
+    let end = tokio::task::spawn_blocking(walk).await.unwrap();
+    assert_eq!(end["files_hashed"].as_u64(), Some(files as u64), "{end}");
+    end["elapsed_ms"].as_u64().unwrap() as f64
 }
 
 /// Disk and memory of one idle machine.

@@ -13,6 +13,7 @@ mod output;
 mod payload;
 mod sdk;
 mod shapes;
+mod trees;
 
 use pyro_testing::World;
 

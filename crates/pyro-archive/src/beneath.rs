@@ -130,6 +130,11 @@ impl Root {
         Self { directory }
     }
 
+    /// The same root again.
+    pub fn try_clone(&self) -> std::io::Result<Self> {
+        self.directory.try_clone().map(Self::from_directory)
+    }
+
     /// The root itself.
     pub fn directory(&self) -> &OwnedFd {
         &self.directory

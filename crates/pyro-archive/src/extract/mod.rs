@@ -3,7 +3,8 @@
 //! Every name is resolved by [`crate::beneath`] or from a handle that was; the last part of a
 //! name is never followed: what stands there gives way. [`Extractor`] writes in place;
 //! [`Stage`] keeps what is unpacked apart until all of it is there and then merges it, so
-//! that a failure leaves what was there as it was. [`layer`] unpacks the layers of an image.
+//! that a failure leaves what was there as it was; [`Swap`] does so with a directory as a
+//! whole. [`layer`] unpacks the layers of an image.
 //! Memory is bounded whatever the archive holds.
 
 mod directories;
@@ -16,6 +17,7 @@ mod put;
 mod remove;
 mod spool;
 mod stage;
+mod swap;
 
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
@@ -33,6 +35,7 @@ pub use merge::Replacing;
 use options::{AbsoluteNames, Links, Options, Progress, SpecialFiles};
 use parents::Parents;
 pub use stage::Stage;
+pub use swap::Swap;
 
 /// Bytes of content that are moved at a time.
 const PIECE: usize = 128 * 1024;

@@ -166,6 +166,8 @@ pub enum Attributes {
     Required,
     /// One that this file system or this process cannot set is left out.
     WherePossible,
+    /// All are left out.
+    LeftOut,
 }
 
 /// How far an extraction has come, and whether it is still wanted. Read and set from other

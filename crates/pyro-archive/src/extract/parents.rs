@@ -8,11 +8,11 @@ use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use super::ExtractError;
-use super::options::{DirectoriesInTheWay, LinksAmongParents, Options};
+use super::options::{DirectoriesInTheWay, LinksAmongParents, Modes, Options, Owner};
 use super::remove::remove;
 use crate::beneath::{DIRECTORY, Relative, Root};
 use crate::bounds::OPEN_DIRECTORIES;
@@ -105,7 +105,7 @@ impl Parents {
         let failed = ExtractError::system(&shown, "opening its directory");
         match open(parent, name) {
             Ok(found) => return Ok(found),
-            Err(Errno::NOENT) => return make(parent, name).map_err(failed),
+            Err(Errno::NOENT) => return imply(parent, name, options).map_err(failed),
             Err(Errno::NOTDIR | Errno::LOOP) => {}
             Err(errno) => return Err(failed(errno)),
         }
@@ -137,7 +137,7 @@ impl Parents {
         }
         remove(parent, name).map_err(&failed)?;
         self.forget();
-        make(parent, name).map_err(failed)
+        imply(parent, name, options).map_err(failed)
     }
 }
 
@@ -146,7 +146,20 @@ pub(super) fn open(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<OwnedFd
     rustix::fs::openat(parent, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())
 }
 
-fn make(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
-    rustix::fs::mkdirat(parent, name, IMPLIED_MODE)?;
-    open(parent, name)
+/// Makes a directory that no member has told of, or not yet.
+pub(super) fn imply(
+    parent: &OwnedFd,
+    name: &OsStr,
+    options: &Options,
+) -> rustix::io::Result<OwnedFd> {
+    let mode = match options.modes {
+        Modes::Kept | Modes::Usual => IMPLIED_MODE,
+        Modes::Given { directory, .. } => Mode::from_raw_mode(directory),
+    };
+    rustix::fs::mkdirat(parent, name, mode)?;
+    let made = open(parent, name)?;
+    if let Owner::Given { uid, gid } = options.owner {
+        rustix::fs::fchown(&made, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+    }
+    Ok(made)
 }

@@ -392,7 +392,9 @@ impl Extractor<'_> {
 
     fn set_attributes(&mut self, file: &OwnedFd, member: &Member) -> Result<(), ExtractError> {
         for (name, value) in &member.xattrs {
-            if OVERLAY.iter().any(|prefix| name.starts_with(prefix)) {
+            if self.options.attributes == Attributes::LeftOut
+                || OVERLAY.iter().any(|prefix| name.starts_with(prefix))
+            {
                 self.summary.attributes_left_out += 1;
                 continue;
             }

@@ -17,10 +17,10 @@ use rustix::io::Errno;
 
 use super::merge::{Merge, Replacing};
 use super::options::{Options, Progress};
-use super::parents::open;
+use super::parents::{imply, open};
 use super::remove::remove;
 use super::{ExtractError, Extractor, Summary, fresh_name};
-use crate::beneath::{Relative, Root, make_directory};
+use crate::beneath::{Relative, Root};
 use crate::bounds::MAX_PARTS;
 
 /// What the names of staging directories begin with.
@@ -113,7 +113,9 @@ impl Stage {
         let failed = ExtractError::system(&shown, "opening the staging directory");
         let tree = open(&self.directory, OsStr::new(TREE)).map_err(&failed)?;
         let inner = Root::from_directory(tree)
-            .open_or_make_directory(&self.missing(), make_directory)
+            .open_or_make_directory(&self.missing(), |parent, name| {
+                imply(parent, name, &options)
+            })
             .map_err(&failed)?;
         let mut extractor = Extractor::new(Root::from_directory(inner), options, progress)?;
         if self.missing().parts().is_empty() {

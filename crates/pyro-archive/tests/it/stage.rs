@@ -278,7 +278,13 @@ fn owners_modes_and_times_are_as_asked() {
             owner,
             ..Options::import()
         };
-        world.import_at(&archive, ".", options, ANYTHING).unwrap();
+        world
+            .import_at(&archive, "made/for/it", options, ANYTHING)
+            .unwrap();
+        if let Owner::Given { uid, gid } = owner {
+            assert_eq!(stat(&world, "made"), (uid, gid, 0o755));
+        }
+        let stat = |world: &World, name: &str| stat(world, &format!("made/for/it/{name}"));
         assert_eq!(stat(&world, "program"), (ids.0, ids.1, modes.0));
         assert_eq!(stat(&world, "dir"), (ids.0, ids.1, modes.1));
         let link = stat(&world, "link");

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pyro_protocol::GENERATION;
+use pyro_protocol::archive::import::SECRETS;
 use pyro_protocol::code::{ErrorCode, ErrorReply};
 use pyro_protocol::exec::ReplyForm;
 use pyro_protocol::files::WORKSPACE;
@@ -19,7 +20,7 @@ use serde_json::json;
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::time::timeout;
 
-use crate::archive::Archives;
+use crate::archive::{Archives, Imports};
 use crate::budget::Budget;
 use crate::exec::Reaper;
 use crate::files::Files;
@@ -47,6 +48,7 @@ pub struct Agent {
     services: Services,
     archives: Archives,
     trees: Trees,
+    imports: Imports,
 }
 
 impl Agent {
@@ -77,9 +79,10 @@ impl Agent {
         let reaper = Reaper::start()?;
         let budget = Budget::of_this_machine();
         let machine = Machine::with(settings);
-        let files = Files::new(workspace);
+        let files = Files::new(workspace.clone());
         Ok(Self {
             archives: Archives::new(files.clone()),
+            imports: Imports::new(workspace, PathBuf::from(SECRETS)),
             trees: Trees::new(files.clone()),
             services: Services::new(reaper.clone(), files.clone(), machine.freezer()),
             shells: Shells::new(reaper.clone(), budget.clone()),
@@ -109,6 +112,13 @@ impl Agent {
             trees: self.trees.above(layers),
             ..self
         }
+    }
+
+    /// The same, with secrets in the directory `secrets`.
+    #[must_use]
+    pub fn with_secrets(mut self, secrets: PathBuf) -> Self {
+        self.imports.keep_secrets_in(secrets);
+        self
     }
 
     /// Waits until a peer asked for power-off and has been answered.
@@ -183,6 +193,7 @@ impl Agent {
             Request::TreeExport(request) => self.archives.export(*request, reader, writer).await,
             Request::ExportArchive(request) => self.archives.export_archive(request, writer).await,
             Request::Tree(request) => self.trees.answer(*request, reader, writer).await,
+            Request::Import(request) => self.imports.answer(*request, reader, writer).await,
             Request::BuildRoot(order) => image::build_root(order, writer).await,
             Request::ConnectTcp(order) => connect_tcp(&order, reader, writer).await,
             Request::Metrics => tell(writer, machine.metrics().await).await,

@@ -270,3 +270,19 @@ pub const MAX_TREE_INDEXES: usize = 16;
 
 /// Walks for manifests at the same time; more wait. Each reads a disk as fast as it can.
 pub const MAX_TREE_WALKS: usize = 2;
+/// Archives that are taken at the same time; more wait. Each holds a thread, and a zstd
+/// window of 8 MiB if it is compressed so.
+pub const MAX_IMPORTS: usize = 4;
+
+/// Most members of one import: no guest's disk has room for more inodes.
+pub const MAX_IMPORT_ENTRIES: u64 = 4_000_000;
+
+/// Longest archive of secrets, in bytes: a thousand small ones, or 256 of the largest. They
+/// are kept in the guest's memory.
+pub const MAX_SECRETS_BODY: u64 = 16 * 1024 * 1024;
+
+/// Most bytes of all secrets, whatever their archive was compressed to.
+pub const MAX_SECRETS_BYTES: u64 = MAX_SECRETS_BODY;
+
+/// Most members of an archive of secrets.
+pub const MAX_SECRETS: u64 = 4096;

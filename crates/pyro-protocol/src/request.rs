@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::archive::export::{ExportArchive, TreeExport};
+use crate::archive::import::{IMPORT_ACTIONS, ImportRequest};
 use crate::code::{ErrorCode, ErrorReply};
 use crate::exec::{Exec, ExecRequest};
 use crate::files::{FILE_ACTIONS, FileRequest};
@@ -47,6 +48,8 @@ pub enum Request {
     ExportArchive(ExportArchive),
     /// Something about manifests of trees.
     Tree(Box<TreeRequest>),
+    /// Unpack an archive that follows.
+    Import(Box<ImportRequest>),
     /// Something about jobs.
     Job(JobRequest),
     /// Something about services.
@@ -106,6 +109,9 @@ pub const ACTIONS: &[&str] = &[
     "tree_baseline",
     "tree_baselines",
     "tree_baseline_remove",
+    "tree_import",
+    "extract_archive",
+    "install_secrets",
     "set_clock",
     "build_root",
     "power_off",
@@ -220,6 +226,12 @@ impl Request {
             tree if TREE_ACTIONS.contains(&tree) => {
                 let tree = tree.to_owned();
                 Ok(Self::Tree(Box::new(TreeRequest::parse(&tree, value)?)))
+            }
+            import if IMPORT_ACTIONS.contains(&import) => {
+                let import = import.to_owned();
+                Ok(Self::Import(Box::new(ImportRequest::parse(
+                    &import, value,
+                )?)))
             }
             unknown => Err(ErrorReply::new(
                 ErrorCode::Unsupported,
@@ -370,6 +382,7 @@ mod tests {
             crate::files::FILE_ACTIONS,
             crate::shell::ACTIONS,
             TREE_ACTIONS,
+            IMPORT_ACTIONS,
         ] {
             for action in area {
                 assert!(ACTIONS.contains(action), "`hello` does not tell `{action}`");

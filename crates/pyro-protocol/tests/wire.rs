@@ -7,6 +7,10 @@ use pyro_protocol::archive::export::{
     Compression, ExportArchive, ExportArchiveHeader, Exported, PathList, TreeExport, TreeExportEnd,
     TreeExportHeader, TreeExportProgress,
 };
+use pyro_protocol::archive::import::{
+    ArchiveExtracted, ExtractArchive, ImportEnd, ImportOwner, ImportProgress, InstallSecrets,
+    TreeImport,
+};
 use pyro_protocol::code::{ErrorCode, ErrorReply};
 use pyro_protocol::exec::{ExecEnd, ExecReply, ExecRequest};
 use pyro_protocol::files::{ArtifactType, Target};
@@ -526,4 +530,53 @@ fn the_messages_about_trees() {
         text += &json("change", &change);
     }
     insta::assert_snapshot!(text);
+}
+
+#[test]
+fn the_messages_about_imports() {
+    let text = [
+        json("tree_import", &TreeImport::workspace()),
+        json(
+            "tree_import, all",
+            &TreeImport {
+                owner: ImportOwner::Numbers { uid: 1, gid: 2 },
+                max_bytes: Some(3),
+                sha256: Some([0xab; 32]),
+                ..TreeImport::workspace()
+            },
+        ),
+        json(
+            "import progress",
+            &ImportProgress {
+                entries: 1,
+                bytes: 2,
+            },
+        ),
+        json(
+            "import end",
+            &ImportEnd {
+                destination: "/workspace".into(),
+                entries: 1,
+                bytes_written: 2,
+                attributes_left_out: 3,
+            },
+        ),
+        json(
+            "extract_archive",
+            &ExtractArchive {
+                destination: "/workspace".into(),
+                archive_size: 1,
+            },
+        ),
+        json("install_secrets", &InstallSecrets { archive_size: 1 }),
+        json(
+            "archive extracted",
+            &ArchiveExtracted {
+                destination: "/workspace".into(),
+                entry_count: 1,
+                bytes_written: 2,
+            },
+        ),
+    ];
+    insta::assert_snapshot!(text.concat());
 }

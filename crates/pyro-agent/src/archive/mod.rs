@@ -1,11 +1,18 @@
-//! Archives: whole trees as byte streams.
+//! Archives: trees of files as byte streams, into the guest and out of it.
 //!
-//! Owns what leaves as one ([`export`], and [`legacy_export`] as the original does it). Paths
-//! are resolved as the file actions do; the formats are `pyro_archive`'s.
+//! Owns how an archive comes over a stream ([`import`]) and how one leaves ([`export`], and
+//! [`legacy_export`] as the original does it). Paths are resolved as the file actions do; what
+//! an archive is and how it becomes files is `pyro_archive`'s. Packing and unpacking block and
+//! run elsewhere, fed through bounded windows, so that neither a slow peer nor a slow disk
+//! makes anything grow.
 
 mod export;
+pub(crate) mod fault;
+mod feed;
+mod import;
 mod legacy_export;
 mod packing;
+mod secrets;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +21,7 @@ use pyro_protocol::limits::MAX_EXPORTS;
 use tokio::sync::Semaphore;
 
 use crate::files::Files;
+pub(crate) use import::Imports;
 
 /// Where archives that must be whole before they are sent are kept: on the machine's disk.
 const SPOOL: &str = "/var/lib/pyro/archives";

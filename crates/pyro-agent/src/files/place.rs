@@ -11,7 +11,7 @@ use pyro_protocol::files::{Target, WORKSPACE};
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::fault::{Outcome, at, fault};
+use super::fault::{Outcome, at, fault, io_at};
 use pyro_archive::beneath::{DIRECTORY, Relative, Root, make_directory};
 
 /// A path below an open root.
@@ -101,7 +101,13 @@ impl Place {
         Arc::clone(&self.root)
     }
 
-    /// The path below the root, for the kernel.
+    /// The root, to be held by somebody else too.
+    pub(crate) fn root_held_anew(&self) -> Outcome<Root> {
+        let shown = self.shown();
+        self.root.try_clone().map_err(io_at(&shown))
+    }
+
+    /// The path below the root, to be resolved there.
     pub(crate) fn relative(&self) -> &Relative {
         &self.relative
     }

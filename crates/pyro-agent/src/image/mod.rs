@@ -5,18 +5,15 @@
 //! meets neither the host nor another image.
 
 mod layer;
-mod sink;
-#[cfg(test)]
-mod tests;
 
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use pyro_archive::extract::layer::Position;
 use pyro_protocol::code::{ErrorCode, ErrorReply};
 use pyro_protocol::frame::Kind;
-use pyro_protocol::request::{BuildProgress, BuildRoot};
+use pyro_protocol::request::BuildRoot;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::json;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -24,27 +21,12 @@ use tokio::time::interval;
 
 use crate::init::find_disk;
 use crate::wire;
+use layer::Reached;
 
 const TARGET: &str = "/target";
 
 /// Time between two progress frames.
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
-
-/// What the unpacking thread counts and the async side reads.
-#[derive(Debug, Default)]
-struct Counters {
-    entries: AtomicU64,
-    bytes: AtomicU64,
-}
-
-impl Counters {
-    fn read(&self) -> BuildProgress {
-        BuildProgress {
-            entries: self.entries.load(Ordering::Relaxed),
-            bytes: self.bytes.load(Ordering::Relaxed),
-        }
-    }
-}
 
 /// Serves `build_root`: a header line, progress frames, an end frame.
 pub(crate) async fn build_root<W>(order: BuildRoot, writer: &mut W) -> std::io::Result<()>
@@ -52,22 +34,22 @@ where
     W: AsyncWrite + Unpin,
 {
     wire::write_line(writer, &json!({"ok": true, "frames": true})).await?;
-    let counters = Arc::new(Counters::default());
-    let counted = Arc::clone(&counters);
+    let reached = Arc::new(Reached::default());
+    let counted = Arc::clone(&reached);
     let mut work = tokio::task::spawn_blocking(move || build(&order, &counted));
     let mut tick = interval(PROGRESS_EVERY);
     let outcome = loop {
         tokio::select! {
             outcome = &mut work => break outcome,
             _ = tick.tick() => {
-                let progress = serde_json::to_vec(&counters.read())?;
+                let progress = serde_json::to_vec(&reached.read())?;
                 wire::write_frame(writer, Kind::Progress, &progress).await?;
                 writer.flush().await?;
             }
         }
     };
     match outcome {
-        Ok(Ok(())) => wire::write_end(writer, &counters.read()).await,
+        Ok(Ok(())) => wire::write_end(writer, &reached.read()).await,
         Ok(Err(error)) => wire::write_end(writer, &error).await,
         Err(panicked) => {
             let error = ErrorReply::new(
@@ -79,7 +61,7 @@ where
     }
 }
 
-fn build(order: &BuildRoot, counters: &Counters) -> Result<(), ErrorReply> {
+fn build(order: &BuildRoot, reached: &Reached) -> Result<(), ErrorReply> {
     let target = disk(&order.target)?;
     std::fs::create_dir_all(TARGET).map_err(|error| failed("making the mount point", &error))?;
     mount(
@@ -92,12 +74,17 @@ fn build(order: &BuildRoot, counters: &Counters) -> Result<(), ErrorReply> {
     .map_err(|error| failed("mounting the target", &error))?;
     // The host made it; an image has no use for it.
     let _ = std::fs::remove_dir(format!("{TARGET}/lost+found"));
+    let mut position = Position::Lowest;
     for layer in &order.layers {
         let device =
             File::open(disk(&layer.disk)?).map_err(|error| failed("opening a layer", &error))?;
-        layer::unpack(device, layer.size, TARGET, counters).map_err(|error| {
-            ErrorReply::new(error.code(), format!("layer `{}`: {error}", layer.disk))
+        layer::put(device, layer.size, TARGET, position, reached).map_err(|error| {
+            ErrorReply::new(
+                error.code,
+                format!("layer `{}`: {}", layer.disk, error.error),
+            )
         })?;
+        position = Position::Above;
     }
     unmount(TARGET, UnmountFlags::empty()).map_err(|error| failed("unmounting the target", &error))
 }

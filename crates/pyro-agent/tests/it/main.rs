@@ -29,6 +29,8 @@ mod files_tree;
 #[cfg(test)]
 mod guest;
 #[cfg(test)]
+mod imports;
+#[cfg(test)]
 mod jobs;
 #[cfg(test)]
 mod left_open;

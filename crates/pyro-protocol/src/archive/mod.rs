@@ -1,3 +1,4 @@
-//! The archive actions: whole trees as byte streams.
+//! Archives: trees of files as byte streams, into the guest and out of it.
 
 pub mod export;
+pub mod import;

@@ -125,6 +125,28 @@ impl Target {
             path: path.into(),
         }
     }
+
+    /// Checks a root and the path that a request has under `name`, as text or in base64.
+    pub(crate) fn named(
+        name: &str,
+        root: Option<String>,
+        path: Option<String>,
+        path_b64: Option<String>,
+    ) -> Result<Self, String> {
+        if let Some(root) = &root
+            && (!root.starts_with('/') || root.len() > MAX_PATH || root.contains('\0'))
+        {
+            return Err("`root` must be an absolute path".into());
+        }
+        let path = one_path(name, path, path_b64)?;
+        Ok(Self { root, path })
+    }
+
+    /// Root, path, and the path in base64 in its place.
+    pub(crate) fn into_texts(self) -> (Option<String>, Option<String>, Option<String>) {
+        let (path, path_b64) = text_or_base64(self.path);
+        (self.root, path, path_b64)
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -141,24 +163,15 @@ impl TryFrom<TargetWire> for Target {
     type Error = String;
 
     fn try_from(wire: TargetWire) -> Result<Self, String> {
-        if let Some(root) = &wire.root
-            && (!root.starts_with('/') || root.len() > MAX_PATH || root.contains('\0'))
-        {
-            return Err("`root` must be an absolute path".into());
-        }
-        let path = one_path("path", wire.path, wire.path_b64)?;
-        Ok(Self {
-            root: wire.root,
-            path,
-        })
+        Self::named("path", wire.root, wire.path, wire.path_b64)
     }
 }
 
 impl From<Target> for TargetWire {
     fn from(target: Target) -> Self {
-        let (path, path_b64) = text_or_base64(target.path);
+        let (root, path, path_b64) = target.into_texts();
         Self {
-            root: target.root,
+            root,
             path,
             path_b64,
         }

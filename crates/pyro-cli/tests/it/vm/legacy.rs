@@ -13,7 +13,10 @@ use super::world;
 /// A machine that stays up for a while, and its agent's socket.
 pub(super) fn machine(world: &World) -> (Running, std::path::PathBuf) {
     let mut running = world
-        .run(&["--shell"], &["echo up; exec sleep 100"])
+        .run(
+            &["--timeout-seconds", "600", "--shell"],
+            &["echo up; exec sleep 600"],
+        )
         .start();
     assert_eq!(running.wait_for_stdout(), b"up\n");
     let machine = std::fs::read_dir(world.runtime())

@@ -1,8 +1,10 @@
 //! Tests against real machines.
 
 mod agent;
+mod conformance;
 mod doctor;
 mod environment;
+mod exact;
 mod exit_codes;
 mod failures;
 mod guest;
@@ -11,6 +13,7 @@ mod kill;
 mod legacy;
 mod output;
 mod payload;
+mod peer;
 mod sdk;
 mod shapes;
 mod trees;

@@ -8,7 +8,7 @@ use super::world;
 const LARGE: usize = 100_000_000;
 
 /// A stream without repetition that both sides can make: the numbers from 1, a line each.
-fn numbers(bytes: usize) -> Vec<u8> {
+pub(super) fn numbers(bytes: usize) -> Vec<u8> {
     let mut expected = Vec::with_capacity(bytes + 16);
     for number in 1u64.. {
         expected.extend_from_slice(number.to_string().as_bytes());

@@ -5,8 +5,8 @@
 //! cargo run --release -p pyro --example measure -- target/release/pyro boots 30
 //! ```
 //!
-//! The subjects: `boots N`, `runs N`, `execs N`, `output MB`, `trees FILES`, `footprint`. Uses the caches of
-//! the environment variables that `pyro` uses, and the environment `debian:12`.
+//! The subjects: `boots N`, `runs N`, `execs N`, `many N`, `output MB`, `trees FILES`, `archives N`, `footprint`.
+//! Uses the caches of the environment variables that `pyro` uses, and the environment `debian:12`.
 
 #![expect(
     clippy::print_stdout,
@@ -14,6 +14,8 @@
     clippy::cast_precision_loss,
     reason = "a program for people at a terminal that may stop at the first fault"
 )]
+
+mod archives;
 
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
@@ -32,7 +34,7 @@ const ENVIRONMENT: &str = "debian:12";
 async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [program, subject, rest @ ..] = arguments.as_slice() else {
-        println!("measure PROGRAM boots|runs|execs|output|trees|footprint [COUNT]");
+        println!("measure PROGRAM boots|runs|execs|many|output|trees|archives|footprint [COUNT]");
         return;
     };
     let count = rest
@@ -44,6 +46,8 @@ async fn main() {
         "boots" => boots(&pyro, count).await,
         "runs" => runs(&pyro, Path::new(program), count).await,
         "execs" => execs(&pyro, count).await,
+        "many" => many(&pyro, count).await,
+        "archives" => archives::archives(&pyro, count).await,
         "output" => output(&pyro, count).await,
         "trees" => trees(&pyro, count).await,
         "footprint" => footprint(&pyro).await,
@@ -137,6 +141,41 @@ async fn execs(pyro: &Pyro, count: usize) {
         "fork and exec of `true` by the guest's shell",
         &mut in_guest,
     );
+    machine.stop(false).await.unwrap();
+}
+
+/// 64 commands at the same time against 64 that the guest's own shell starts in the background.
+async fn many(pyro: &Pyro, count: usize) {
+    let mut machine = started(pyro).await;
+    let socket = machine.ready().unwrap().agent_socket.clone();
+    let local = "i=0; while [ $i -lt 64 ]; do /bin/true & i=$((i+1)); done; wait";
+    exec(&mut machine, &Program::argv(["true"])).await;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..count {
+        let empty = timed(&mut machine, "true").await;
+        theirs.push(timed(&mut machine, local).await - empty);
+        let socket = socket.clone();
+        let all = move || {
+            let begun = Instant::now();
+            let streams: Vec<UnixStream> = (0..64)
+                .map(|_| {
+                    let mut stream = UnixStream::connect(&socket).unwrap();
+                    let request = b"CONNECT 5005\n{\"argv\": [\"/bin/true\"]}\n";
+                    stream.write_all(request).unwrap();
+                    stream
+                })
+                .collect();
+            for mut stream in streams {
+                let mut reply = String::new();
+                stream.read_to_string(&mut reply).unwrap();
+                assert!(reply.contains("\"exit_code\":0"), "{reply}");
+            }
+            begun.elapsed().as_secs_f64() * 1000.0
+        };
+        ours.push(tokio::task::spawn_blocking(all).await.unwrap());
+    }
+    row("64 commands at once", &mut ours);
+    row("64 commands of the guest's shell at once", &mut theirs);
     machine.stop(false).await.unwrap();
 }
 

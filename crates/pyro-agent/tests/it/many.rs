@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::guest::{script, with_guest};
 use crate::processes::{descriptors, eventually, runs, zombies};
+use crate::soak::link;
 
 #[test]
 fn one_hung_stream_holds_no_other() {
@@ -96,6 +97,37 @@ fn long_requests_of_many_peers_share_one_budget() {
             .ask_line(&format!(r#"{{"action": "ping", "text": "{text}"}}"#))
             .await;
         assert_eq!(reply["ok"], true, "what was held is free again");
+    });
+}
+
+#[test]
+fn three_hundred_streams_at_once_hold_nobody_up() {
+    with_guest(async |guest| {
+        let opener = link(guest.agent.clone());
+        let mut hung = Vec::new();
+        for number in 0..300 {
+            let mut stream = opener.open().await.expect("the link has room");
+            let said: &[u8] = match number % 6 {
+                0 => b"",
+                1 => b"{\"action\": \"hel",
+                2 => b"{\"argv\": [\"/bin/sleep\", \"100\"]}\n",
+                3 => b"{\"argv\": [\"/bin/cat\", \"/dev/zero\"], \"stream\": true}\n",
+                4 => b"{\"argv\": [\"/bin/cat\"], \"stream\": true, \"stdin\": true}\n",
+                _ => b"{\"action\": \"ping\", \"reply_bytes\": 100000000}\n",
+            };
+            stream.write_all(said).await.expect("the agent reads");
+            hung.push(stream);
+        }
+        let mut one = opener.open().await.expect("the link has room");
+        one.write_all(b"{\"argv\": [\"/bin/echo\", \"served\"]}\n")
+            .await
+            .expect("the agent reads");
+        let mut reply = String::new();
+        one.read_to_string(&mut reply).await.expect("text");
+        assert!(reply.contains("served"), "{reply}");
+        drop(hung);
+        eventually("all are reaped", || zombies() == 0).await;
+        guest.assert_serves().await;
     });
 }
 

@@ -1,6 +1,7 @@
 //! Tests against real machines.
 
 mod agent;
+mod archives;
 mod conformance;
 mod doctor;
 mod environment;
@@ -15,6 +16,7 @@ mod output;
 mod payload;
 mod peer;
 mod sdk;
+mod services;
 mod shapes;
 mod trees;
 

@@ -42,4 +42,17 @@ impl Peer {
         self.0.read_exact(&mut payload).unwrap();
         (kind, payload)
     }
+
+    /// Reads to the end: what came on stdout, and the end frame.
+    pub(super) fn finish(&mut self) -> (Vec<u8>, Value) {
+        let mut stdout = Vec::new();
+        loop {
+            match self.frame() {
+                (Kind::Stdout, bytes) => stdout.extend(bytes),
+                (Kind::End, end) => return (stdout, serde_json::from_slice(&end).unwrap()),
+                (Kind::Window | Kind::Progress, _) => {}
+                (kind, _) => panic!("{kind:?} is nothing that is asked for here"),
+            }
+        }
+    }
 }

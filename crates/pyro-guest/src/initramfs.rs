@@ -22,6 +22,8 @@ pub struct Modules<'a> {
     pub boot: &'a [Module<'a>],
     /// Loaded when the machine has a network card.
     pub network: &'a [Module<'a>],
+    /// Loaded when the machine has a vsock.
+    pub vsock: &'a [Module<'a>],
 }
 
 /// Writes the initramfs that boots the agent.
@@ -36,13 +38,18 @@ pub fn write<W: Write>(out: W, modules: &Modules<'_>) -> io::Result<W> {
         "lib/pyro",
         "lib/pyro/boot",
         "lib/pyro/network",
+        "lib/pyro/vsock",
     ] {
         archive.directory(directory)?;
     }
     // Without it the kernel starts `/init` with no standard files at all.
     archive.char_device("dev/console", 0o600, 5, 1)?;
     archive.file("init", 0o755, AGENT)?;
-    for (directory, list) in [("boot", modules.boot), ("network", modules.network)] {
+    for (directory, list) in [
+        ("boot", modules.boot),
+        ("network", modules.network),
+        ("vsock", modules.vsock),
+    ] {
         for (index, module) in list.iter().enumerate() {
             let path = format!("lib/pyro/{directory}/{index:02}-{}.ko", module.name);
             archive.file(&path, 0o644, module.content)?;
@@ -88,11 +95,16 @@ mod tests {
                 content: b"b",
             },
         ];
+        let vsock = [Module {
+            name: "vsock",
+            content: b"c",
+        }];
         let archive = write(
             Vec::new(),
             &Modules {
                 boot: &boot,
                 network: &[],
+                vsock: &vsock,
             },
         )
         .unwrap();
@@ -100,5 +112,6 @@ mod tests {
         let first = text.find("lib/pyro/boot/00-virtio.ko").unwrap();
         let second = text.find("lib/pyro/boot/01-virtio_blk.ko").unwrap();
         assert!(first < second);
+        assert!(text.contains("lib/pyro/vsock/00-vsock.ko"));
     }
 }

@@ -76,9 +76,11 @@ fn write(directory: &Path, path: &Path, kernel: &Kernel) -> io::Result<()> {
         .create(directory)?;
     let boot = read(kernel.modules_for(&[ModuleLoad::Boot]))?;
     let network = read(kernel.modules_for(&[ModuleLoad::Network]))?;
+    let vsock = read(kernel.modules_for(&[ModuleLoad::Vsock]))?;
     let modules = Modules {
         boot: &borrow(&boot),
         network: &borrow(&network),
+        vsock: &borrow(&vsock),
     };
     let mut file = tempfile::Builder::new()
         .prefix(".partial-")

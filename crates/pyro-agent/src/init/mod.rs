@@ -1,13 +1,15 @@
 //! Boot and shutdown of the guest: the life of PID 1.
 //!
 //! ```text
-//! kernel → early mounts → modules → root in place → network → link → serving → power off
+//! kernel → early mounts → modules → root in place → network → carriers → serving → power off
 //!              └──────────── any fault: one line on the console, then the power goes
 //! ```
 //!
+//! Carriers are the link over virtio-serial and a vsock: whichever the machine has, or both.
 //! PID 1 never returns: it ends by rebooting, which ends the machine, because every engine
 //! runs its guests without a reboot.
 
+mod carriers;
 mod cmdline;
 mod disk;
 mod fault;
@@ -17,7 +19,9 @@ mod netlink;
 mod network;
 mod port;
 mod power;
+mod vsock;
 
+use std::future::pending;
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 
@@ -29,6 +33,7 @@ use tokio::time::Instant;
 use crate::clock;
 use crate::machine::of_machine;
 use crate::serve::Agent;
+use carriers::Carriers;
 use cmdline::Cmdline;
 pub(crate) use disk::find as find_disk;
 use fault::Fault;
@@ -58,6 +63,10 @@ fn boot_and_serve() -> Result<Instant, Fault> {
     let cmdline = Cmdline::read()?;
     modules::load("/lib/pyro/boot")?;
     boot.modules_us = clock::since_boot_us();
+    let carriers = Carriers::find()?;
+    if carriers.have_vsock() {
+        modules::load("/lib/pyro/vsock")?;
+    }
     if cmdline.network {
         modules::load("/lib/pyro/network")?;
     }
@@ -77,18 +86,30 @@ fn boot_and_serve() -> Result<Instant, Fault> {
         .enable_all()
         .build()
         .map_err(|source| Fault::agent(format!("starting the runtime: {source}")))?;
-    let outcome = LocalSet::new().block_on(&runtime, serve_until_power_off(boot, below));
+    let outcome = LocalSet::new().block_on(&runtime, serve_until_power_off(boot, carriers, below));
     // Dropping it would wait for blocking work, however long a broken disk holds that up.
     runtime.shutdown_background();
     outcome
 }
 
-/// Serves session after session: a link that breaks is started anew.
+/// Serves the connections of the vsock, and session after session of the link: one that
+/// breaks is started anew.
 async fn serve_until_power_off(
     mut boot: BootTimes,
+    carriers: Carriers,
     below: Option<Below>,
 ) -> Result<Instant, Fault> {
-    let mut port = LinkPort::open().await?;
+    // Before the link answers: a host that has both may then use both.
+    let vsock = if carriers.have_vsock() {
+        Some(vsock::Listener::bind()?)
+    } else {
+        None
+    };
+    let mut port = if carriers.have_link() {
+        Some(LinkPort::open().await?)
+    } else {
+        None
+    };
     boot.link_us = clock::since_boot_us();
     let (disk, trees) = match below {
         Some(below) => (Some(below.disk), Some((below.kept, below.layers))),
@@ -100,16 +121,29 @@ async fn serve_until_power_off(
         agent = agent.keeping_trees(kept).above_image(layers);
     }
     let sessions = async {
+        let Some(port) = &mut port else {
+            return pending().await;
+        };
         loop {
-            sync::as_guest(&mut port)
+            sync::as_guest(port)
                 .await
                 .map_err(|source| Fault::agent(format!("the link's port failed: {source}")))?;
-            let (session, _opener, incoming) = Session::guest(&mut port);
+            let (session, _opener, incoming) = Session::guest(&mut *port);
             tokio::select! {
                 _ended = session.run() => {}
                 () = accept(&agent, incoming) => {}
             }
         }
+    };
+    let connections = async {
+        let Some(listener) = &vsock else {
+            return pending().await;
+        };
+        let serve = |connection| {
+            let agent = agent.clone();
+            async move { agent.serve(connection).await }
+        };
+        vsock::serve(listener, serve).await
     };
     let power_off = async {
         let end = agent.power_off_requested().await;
@@ -122,6 +156,7 @@ async fn serve_until_power_off(
     };
     tokio::select! {
         fault = sessions => fault,
+        never = connections => match never {},
         end_by = power_off => end_by,
     }
 }

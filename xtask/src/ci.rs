@@ -20,6 +20,10 @@ const CARGO_FUZZ: &str = "0.13.2";
 /// The version that is built when no `cargo-nextest` is there.
 const CARGO_NEXTEST: &str = "0.9.143";
 
+/// The version that is built when no `vhost-device-vsock` is there: the host's end of a vsock
+/// for tests.
+const VHOST_DEVICE_VSOCK: &str = "0.3.0";
+
 /// Whether checks that need the network run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Network {
@@ -30,20 +34,10 @@ pub(crate) enum Network {
 /// Runs every step in `root`. False if a step failed.
 pub(crate) fn run(root: &Path, network: Network) -> Result<bool> {
     let start = Instant::now();
-    let search_path = std::env::var_os("PATH").unwrap_or_default();
     let mut failures = Vec::new();
-    let mut tool = |name: &str, version: &str| -> Result<PathBuf> {
-        if let Some(found) = find_tool(root, &search_path, name) {
-            return Ok(found);
-        }
-        let install = install_tool(root, name, version);
-        if !perform(&install, root)? {
-            failures.push(install.repeat());
-        }
-        Ok(tool_directory(root).join("bin").join(name))
-    };
-    let deny = tool("cargo-deny", CARGO_DENY)?;
-    let nextest = tool("cargo-nextest", CARGO_NEXTEST)?;
+    let deny = tool(root, "cargo-deny", CARGO_DENY, &mut failures)?;
+    let nextest = tool(root, "cargo-nextest", CARGO_NEXTEST, &mut failures)?;
+    vsock_device(root, &mut failures)?;
     for step in steps(&deny.to_string_lossy(), &nextest.to_string_lossy(), network) {
         if !perform(&step, root)? {
             failures.push(step.repeat());
@@ -62,13 +56,35 @@ pub(crate) fn run(root: &Path, network: Network) -> Result<bool> {
 
 /// The path of `cargo-fuzz`, which is built if it is missing.
 pub(crate) fn cargo_fuzz(root: &Path) -> Result<PathBuf> {
+    let mut failures = Vec::new();
+    let found = tool(root, "cargo-fuzz", CARGO_FUZZ, &mut failures)?;
+    anyhow::ensure!(failures.is_empty(), "cargo-fuzz cannot be built");
+    Ok(found)
+}
+
+/// Builds what tests of the vsock need. False if that failed.
+pub(crate) fn vsock(root: &Path) -> Result<bool> {
+    let mut failures = Vec::new();
+    vsock_device(root, &mut failures)?;
+    Ok(failures.is_empty())
+}
+
+fn vsock_device(root: &Path, failures: &mut Vec<String>) -> Result<PathBuf> {
+    tool(root, "vhost-device-vsock", VHOST_DEVICE_VSOCK, failures)
+}
+
+/// The path of a tool, which is built if it is missing; a build that fails is told in
+/// `failures`.
+fn tool(root: &Path, name: &str, version: &str, failures: &mut Vec<String>) -> Result<PathBuf> {
     let search_path = std::env::var_os("PATH").unwrap_or_default();
-    if let Some(found) = find_tool(root, &search_path, "cargo-fuzz") {
+    if let Some(found) = find_tool(root, &search_path, name) {
         return Ok(found);
     }
-    let install = install_tool(root, "cargo-fuzz", CARGO_FUZZ);
-    anyhow::ensure!(perform(&install, root)?, "cargo-fuzz cannot be built");
-    Ok(tool_directory(root).join("bin/cargo-fuzz"))
+    let install = install_tool(root, name, version);
+    if !perform(&install, root)? {
+        failures.push(install.repeat());
+    }
+    Ok(tool_directory(root).join("bin").join(name))
 }
 
 struct Step {

@@ -30,11 +30,12 @@ Tasks:
                   vulnerabilities and yanked releases, which needs the network:
                   github.com for the advisory database.
   fuzz [SECONDS]  Run every fuzz target for SECONDS (default 60), two at a time
+  vsock           Build what tests of the vsock need; `ci` does it by itself
   tidy            Check the rules of the tree; the tests of `xtask` check the same
   help            Show this text
 
-The first `ci` or `fuzz` builds `cargo-deny` and `cargo-fuzz` into `target/tools`
-unless they are in PATH.
+The first of these builds what it needs of `cargo-deny`, `cargo-nextest`, `cargo-fuzz`
+and `vhost-device-vsock` into `target/tools`, unless they are in PATH.
 
 Example: cargo xtask ci
 ";
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         ["ci", "--online"] => ci::run(repository(), ci::Network::Online),
         ["fuzz"] => fuzz("60"),
         ["fuzz", seconds] => fuzz(seconds),
+        ["vsock"] => ci::vsock(repository()),
         ["tidy"] => tidy(),
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");

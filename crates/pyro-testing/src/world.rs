@@ -140,7 +140,8 @@ fn shared_cache() -> PathBuf {
     target().join("test-cache")
 }
 
-fn target() -> PathBuf {
+/// The directory of what is built.
+pub(crate) fn target() -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
     workspace
         .expect("the crate lies two levels below the workspace")

@@ -19,6 +19,7 @@ mod sdk;
 mod services;
 mod shapes;
 mod trees;
+mod vsock;
 
 use pyro_testing::World;
 

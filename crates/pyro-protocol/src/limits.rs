@@ -103,11 +103,18 @@ pub const MAX_GLOBS: usize = 100;
 /// Longest pattern, in bytes.
 pub const MAX_PATTERN: usize = 4096;
 
-/// Largest compiled form of a request's patterns, in bytes.
+/// Most patterns that the alternatives (`{a,b}`) in one list of patterns stand for.
+pub const MAX_ALTERNATIVES: usize = 1000;
+
+/// Largest compiled form of a request's regular expression, in bytes.
 pub const MAX_PATTERN_PROGRAM: usize = 2 * 1024 * 1024;
 
 /// Longest `.gitignore` or `.ignore` that is honoured, in bytes; the rest is left out.
 pub const MAX_IGNORE_FILE: u64 = 64 * 1024;
+
+/// Bytes of such files, from a directory up to the root, that are honoured together; those
+/// of directories further down are left out.
+pub const MAX_IGNORE_TEXT: usize = 1024 * 1024;
 
 /// Matching lines of a search that names no number.
 pub const DEFAULT_GREP_MATCHES: usize = 200;

@@ -1,16 +1,13 @@
 //! What an export packs, and what is told of it.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
-
-use globset::GlobSet;
 use pyro_archive::pack::{Admits, Listed, PackError, Start};
 use pyro_protocol::archive::export::{Exported, PathList, TreeExport};
 use pyro_protocol::code::{ErrorCode, ErrorReply, chain};
 use pyro_protocol::files::ArtifactType;
+use std::os::unix::ffi::OsStrExt;
 
 use crate::files::fault::{Outcome, at, fault, io_at};
+use crate::files::pattern::Patterns;
 use crate::files::place::Place;
 use crate::files::{Files, entry};
 
@@ -84,12 +81,10 @@ impl Source {
 }
 
 /// A filter of names for the patterns of a request.
-pub(super) fn admits(exclude: Option<GlobSet>) -> Admits {
+pub(super) fn admits(exclude: Option<Patterns>) -> Admits {
     match exclude {
         None => Box::new(|_, _| true),
-        Some(exclude) => {
-            Box::new(move |path, _| !exclude.is_match(Path::new(OsStr::from_bytes(path))))
-        }
+        Some(exclude) => Box::new(move |path, _| !exclude.is_match(path)),
     }
 }
 

@@ -3,13 +3,10 @@
 //! Files are opened by the handle of their directory and read in bounded memory; a file with
 //! binary data in it is left out whole.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 
-use globset::GlobSet;
 use pyro_protocol::code::{ErrorCode, ErrorReply};
 use pyro_protocol::files::{ArtifactType, FileGrep, GrepReply};
 use pyro_protocol::limits::{
@@ -23,6 +20,7 @@ use super::entry;
 use super::fault::{Outcome, at};
 use super::ignored::Ignored;
 use super::list::{anywhere, prefix};
+use super::pattern::Patterns;
 use super::place::Place;
 use super::read::Reading;
 use super::search::{Hits, Verdict, search};
@@ -92,8 +90,8 @@ struct Search<'a> {
     request: &'a FileGrep,
     prefix: usize,
     matcher: Regex,
-    include: Option<GlobSet>,
-    exclude: Option<GlobSet>,
+    include: Option<Patterns>,
+    exclude: Option<Patterns>,
     ignored: Ignored,
     bytes: usize,
     seen: u64,
@@ -139,8 +137,8 @@ impl Search<'_> {
         !self.reply.truncated
     }
 
-    fn below(&self, path: &[u8], set: &GlobSet) -> bool {
-        set.is_match(OsStr::from_bytes(&path[self.prefix..]))
+    fn below(&self, path: &[u8], set: &Patterns) -> bool {
+        set.is_match(&path[self.prefix..])
     }
 }
 

@@ -5,7 +5,6 @@ use std::os::fd::OwnedFd;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use pyro_protocol::code::{ErrorCode, ErrorReply};
 use pyro_protocol::files::{ArtifactType, FileEntry, FileGlob, FileList, FilePage};
 use pyro_protocol::limits::{MAX_PAGE_BYTES, MAX_PATH, MAX_TREE_DEPTH, MAX_WALK_ENTRIES};
@@ -14,6 +13,7 @@ use rustix::fs::OFlags;
 use super::entry::{self, entry, entry_at};
 use super::fault::{Outcome, at};
 use super::ignored::Ignored;
+use super::pattern::Patterns;
 use super::place::Place;
 use super::walk::{Found, Order, Visitor, Walk};
 use super::work::Cancel;
@@ -52,10 +52,7 @@ pub(super) fn glob(place: &Place, request: &FileGlob, cancel: &Cancel) -> Outcom
     let mut page = Page::new(place, request.limit);
     let prefix = page.prefix.len();
     let after = cursor(request.cursor.as_deref())?;
-    let matches = |path: &[u8]| {
-        use std::os::unix::ffi::OsStrExt;
-        patterns.is_match(std::ffi::OsStr::from_bytes(&path[prefix..]))
-    };
+    let matches = |path: &[u8]| patterns.is_match(&path[prefix..]);
     page.fill(
         MAX_TREE_DEPTH,
         after.as_deref(),
@@ -65,26 +62,15 @@ pub(super) fn glob(place: &Place, request: &FileGlob, cancel: &Cancel) -> Outcom
     )
 }
 
-/// Compiles patterns for paths: `*` stays in one part of a path.
-pub(super) fn patterns(patterns: &[String]) -> Outcome<GlobSet> {
-    let refuse = |error: globset::Error| {
+/// Reads patterns for paths.
+pub(super) fn patterns<T: AsRef<str>>(patterns: &[T]) -> Outcome<Patterns> {
+    Patterns::parse(patterns).map_err(|error| {
         ErrorReply::new(ErrorCode::InvalidArgument, format!("bad pattern: {error}"))
-    };
-    let mut set = GlobSetBuilder::new();
-    for pattern in patterns {
-        set.add(
-            GlobBuilder::new(pattern)
-                .literal_separator(true)
-                .backslash_escape(true)
-                .build()
-                .map_err(refuse)?,
-        );
-    }
-    set.build().map_err(refuse)
+    })
 }
 
 /// Patterns of which one without `/` matches at any depth; `None` if there are none.
-pub(crate) fn anywhere(globs: &[String]) -> Outcome<Option<GlobSet>> {
+pub(crate) fn anywhere(globs: &[String]) -> Outcome<Option<Patterns>> {
     if globs.is_empty() {
         return Ok(None);
     }

@@ -13,6 +13,7 @@ mod grep;
 mod ignored;
 mod legacy;
 pub(crate) mod list;
+pub(crate) mod pattern;
 pub(crate) mod place;
 mod read;
 mod remove;

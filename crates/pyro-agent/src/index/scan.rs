@@ -8,7 +8,6 @@ use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
-use globset::GlobSet;
 use pyro_protocol::files::ArtifactType;
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
@@ -19,6 +18,7 @@ use super::layers;
 use super::manifest::{Reader, Record, Totals, Writer};
 use super::trust::is_unchanged;
 use crate::files::fault::Outcome;
+use crate::files::pattern::Patterns;
 use crate::files::walk::{Found, Order, Visitor, Walk};
 use crate::files::work::Cancel;
 
@@ -39,7 +39,7 @@ pub(super) struct Scan<'a, W> {
     pub(super) hash: bool,
     /// The tree is the upper layer of an overlay.
     pub(super) layer: bool,
-    pub(super) exclude: Option<GlobSet>,
+    pub(super) exclude: Option<Patterns>,
     pub(super) hasher: Hasher<'a>,
     pub(super) tally: Tally,
 }
@@ -180,8 +180,6 @@ impl<W: Write> Visitor for Scan<'_, W> {
     }
 
     fn admits(&mut self, path: &[u8], _is_directory: bool) -> bool {
-        use std::os::unix::ffi::OsStrExt;
-        let path = std::ffi::OsStr::from_bytes(path);
         self.exclude
             .as_ref()
             .is_none_or(|exclude| !exclude.is_match(path))

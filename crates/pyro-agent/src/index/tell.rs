@@ -3,10 +3,6 @@
 //! What is told comes from files that do not change any more, so that a peer may take as
 //! long as it likes: no walk and no thread waits for it.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-
-use globset::GlobSet;
 use pyro_protocol::code::{ErrorCode, ErrorReply};
 use pyro_protocol::files::ArtifactType;
 use pyro_protocol::frame::Kind;
@@ -20,6 +16,7 @@ use super::manifest::{Damage, Reader, Record};
 use crate::files::entry;
 use crate::files::fault::Outcome;
 use crate::files::list::anywhere;
+use crate::files::pattern::Patterns;
 use crate::files::work::short;
 use crate::wire;
 
@@ -29,8 +26,8 @@ const STRETCH: usize = 10_000;
 /// Which paths are told.
 #[derive(Debug, Default)]
 pub(super) struct Filter {
-    include: Option<GlobSet>,
-    exclude: Option<GlobSet>,
+    include: Option<Patterns>,
+    exclude: Option<Patterns>,
 }
 
 impl Filter {
@@ -42,12 +39,12 @@ impl Filter {
     }
 
     fn admits(&self, path: &[u8]) -> bool {
-        let matches = |globs: &GlobSet| {
+        let matches = |globs: &Patterns| {
             // What matches a directory matches what is below it.
             let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
             ends.map(|(end, _)| end)
                 .chain([path.len()])
-                .any(|end| globs.is_match(OsStr::from_bytes(&path[..end])))
+                .any(|end| globs.is_match(&path[..end]))
         };
         self.include.as_ref().is_none_or(matches) && !self.exclude.as_ref().is_some_and(matches)
     }

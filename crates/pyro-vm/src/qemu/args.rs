@@ -18,7 +18,9 @@ const LINK_PORT: &str = "org.pyro.agent.0";
 /// Kernel arguments for every guest. `reboot=t` makes a reboot a triple fault, which `-no-reboot` turns
 /// into the end of QEMU; `panic=-1` makes a panic a reboot. The self-tests of the kernel's cryptography
 /// take 0.3 s of an emulated boot. `earlyprintk` lets the kernel's unpacker speak, which otherwise hangs
-/// in silence on a damaged image; it costs no measurable time.
+/// in silence on a damaged image; it costs no measurable time. What the kernel does not know it puts into
+/// the environment of the first process: the one for glibc's allocator makes it give memory back after
+/// large replies (3.1 MiB instead of 8.7 stay resident after one of 10 MB; glibc 2.36).
 const KERNEL_ARGUMENTS: &[&str] = &[
     "console=ttyS0",
     "quiet",
@@ -27,6 +29,7 @@ const KERNEL_ARGUMENTS: &[&str] = &[
     "panic=-1",
     "reboot=t",
     "cryptomgr.notests",
+    "MALLOC_TRIM_THRESHOLD_=1048576",
 ];
 
 /// Kernel arguments under emulation. Without the first two, about every fourth boot hung after "could

@@ -286,6 +286,17 @@ async fn tree(socket: &Path, fresh: bool, files: usize) -> f64 {
 /// Disk and memory of one idle machine.
 async fn footprint(pyro: &Pyro) {
     let mut machine = started(pyro).await;
+    // Before anything else has run: what the agent holds to answer at all, and its command.
+    let memory = "grep -E '^(Rss|Pss|Pss_Anon):' /proc/1/smaps_rollup";
+    let at_first = said(&mut machine, memory).await;
+    let size = said(&mut machine, "stat -Lc %s /proc/1/exe").await;
+    println!("the agent, bytes: {size}");
+    println!("memory of the agent, first command: {at_first}");
+    for _ in 0..10 {
+        exec(&mut machine, &Program::argv(["true"])).await;
+    }
+    let later = said(&mut machine, memory).await;
+    println!("memory of the agent, after ten more: {later}");
     exec(&mut machine, &Program::argv(["git", "--version"])).await;
     let directory = pyro.settings().home.machines().join(machine.id());
     let blocks: u64 = std::fs::read_dir(&directory)
@@ -325,19 +336,32 @@ async fn started_with(pyro: &Pyro, vcpu_count: u8) -> Machine {
     machine
 }
 
+/// What a command line writes to standard output, on one line.
+async fn said(machine: &mut Machine, line: &str) -> String {
+    let mut output = Vec::new();
+    run(machine, &Program::shell(line), |bytes| output.extend(bytes)).await;
+    let text = String::from_utf8(output).unwrap();
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// Runs a command to its end and counts what it wrote to standard output.
 async fn exec(machine: &mut Machine, program: &Program) -> usize {
+    let mut count = 0;
+    run(machine, program, |bytes| count += bytes.len()).await;
+    count
+}
+
+async fn run(machine: &mut Machine, program: &Program, mut take: impl FnMut(Vec<u8>)) {
     let mut options = ExecOptions::new(program.clone());
     options.timeout = Duration::from_mins(10);
     let mut running = machine.exec(&options).await.unwrap();
-    let mut count = 0;
     loop {
         match running.next().await.unwrap() {
-            ExecOutput::Stdout(bytes) => count += bytes.len(),
+            ExecOutput::Stdout(bytes) => take(bytes),
             ExecOutput::Stderr(bytes) => panic!("{}", String::from_utf8_lossy(&bytes)),
             ExecOutput::End(end) => {
                 assert_eq!(end.exit_code, 0);
-                return count;
+                return;
             }
         }
     }

@@ -205,7 +205,10 @@ impl Agent {
             Request::SetIdentity(names) => tell(writer, machine.set_identity(names).await).await,
             Request::Sync(order) => tell(writer, machine.sync(order).await).await,
             Request::Quiesce(order) => {
-                let running = || (self.jobs.running(), self.shells.running());
+                let running = || {
+                    let services = self.services.running();
+                    (self.jobs.running(), self.shells.running(), services)
+                };
                 tell(writer, machine.quiesce(order, running).await).await
             }
             Request::Freeze(order) => tell(writer, machine.freeze(order).await).await,

@@ -155,7 +155,7 @@ impl Machine {
     pub(crate) async fn quiesce(
         &self,
         order: Quiesce,
-        running: impl FnOnce() -> (usize, usize),
+        running: impl FnOnce() -> (usize, usize, usize),
     ) -> Result<Done<Quiesced>, ErrorReply> {
         let start = Instant::now();
         let until = start + order.hold;
@@ -166,7 +166,7 @@ impl Machine {
         // Work that goes on is no failure: the reply tells how much.
         let _ = timeout_at(start + order.drain, self.gate.drained()).await;
         let open_streams = self.gate.work();
-        let (running_jobs, running_shells) = running();
+        let (running_jobs, running_shells, running_services) = running();
         let stilled = async {
             let left = until.saturating_duration_since(Instant::now());
             self.sync_within(left).await?;
@@ -181,6 +181,7 @@ impl Machine {
                 open_streams,
                 running_jobs,
                 running_shells,
+                running_services,
                 frozen,
                 elapsed_ms: elapsed_ms(start),
             })),

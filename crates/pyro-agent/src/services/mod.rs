@@ -129,6 +129,15 @@ impl Services {
         }
     }
 
+    /// How many have a process that lives.
+    pub(crate) fn running(&self) -> usize {
+        let register = self.register.borrow();
+        let services = register.services.values();
+        services
+            .filter(|entry| entry.service.state() == ServiceState::Running)
+            .count()
+    }
+
     /// The reply to a request that gets one line.
     async fn reply(&self, request: ServiceRequest) -> Result<Value, ErrorReply> {
         match request {

@@ -111,17 +111,24 @@ fn what_runs_without_a_stream_is_told() {
         let ended = ask(json!({"argv": ["true"], "detach": true})).await;
         ask(json!({"action": "job_wait", "job_id": ended["job_id"], "deadline_ms": 20_000})).await;
         ask(json!({"action": "open_shell", "shell_id": "a", "cwd": "/"})).await;
+        ask(json!({
+            "action": "start_service", "service_name": "b", "command": "exec sleep 100", "cwd": "/",
+        }))
+        .await;
         let count = |reply: &Value| {
-            ["open_streams", "running_jobs", "running_shells"].map(|name| reply[name].as_u64())
+            let kinds = ["running_jobs", "running_shells", "running_services"];
+            kinds.map(|name| reply[name].as_u64())
         };
         let reply = quiesce(&guest, 20_000, 0).await;
-        assert_eq!(count(&reply), [Some(0), Some(1), Some(1)], "{reply}");
+        assert_eq!(reply["open_streams"], 0, "{reply}");
+        assert_eq!(count(&reply), [Some(1); 3], "{reply}");
         ask(json!({"action": "revive", "unix_ns": 1})).await;
         ask(json!({"action": "job_end", "job_id": job["job_id"]})).await;
         ask(json!({"action": "job_wait", "job_id": job["job_id"], "deadline_ms": 20_000})).await;
         ask(json!({"action": "close_shell", "shell_id": "a"})).await;
+        ask(json!({"action": "stop_service", "service_name": "b"})).await;
         let reply = quiesce(&guest, 20_000, 0).await;
-        assert_eq!(count(&reply), [Some(0), Some(0), Some(0)], "{reply}");
+        assert_eq!(count(&reply), [Some(0); 3], "{reply}");
     });
 }
 

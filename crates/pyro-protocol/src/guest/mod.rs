@@ -199,6 +199,9 @@ pub struct Quiesced {
     /// Shells whose program runs, whether or not somebody is attached.
     #[serde(default)]
     pub running_shells: usize,
+    /// Services whose process lives.
+    #[serde(default)]
+    pub running_services: usize,
     /// As in [`Frozen`]; 0 unless asked for.
     #[serde(default)]
     pub frozen: usize,

@@ -169,10 +169,11 @@ fn replies_on_the_wire() {
             open_streams: 1,
             running_jobs: 2,
             running_shells: 3,
+            running_services: 4,
             frozen: 0,
             elapsed_ms: 2
         })),
-        r#"{"ok":true,"open_streams":1,"running_jobs":2,"running_shells":3,"frozen":0,"elapsed_ms":2}"#
+        r#"{"ok":true,"open_streams":1,"running_jobs":2,"running_shells":3,"running_services":4,"frozen":0,"elapsed_ms":2}"#
     );
     assert_eq!(
         json(&Done::new(Frozen {

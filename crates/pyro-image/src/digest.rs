@@ -34,15 +34,8 @@ impl Sha256Digest {
     /// The digest of everything that a reader gives, and its length in bytes.
     pub fn of_reader(reader: &mut impl Read) -> io::Result<(Self, u64)> {
         let mut hasher = Hasher::new();
-        let mut chunk = vec![0; CHUNK];
-        loop {
-            match reader.read(&mut chunk) {
-                Ok(0) => return Ok((hasher.finish(), hasher.length)),
-                Ok(count) => hasher.update(&chunk[..count]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+        hasher.update_from(reader)?;
+        Ok((hasher.finish(), hasher.length))
     }
 
     /// The 64 lower-case hex digits, without the algorithm's name.
@@ -135,6 +128,19 @@ impl Hasher {
     pub(crate) fn update(&mut self, bytes: &[u8]) {
         self.inner.update(bytes);
         self.length += bytes.len() as u64;
+    }
+
+    /// Takes everything that a reader gives.
+    pub(crate) fn update_from(&mut self, reader: &mut impl Read) -> io::Result<()> {
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            match reader.read(&mut chunk) {
+                Ok(0) => return Ok(()),
+                Ok(count) => self.update(&chunk[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     pub(crate) fn length(&self) -> u64 {

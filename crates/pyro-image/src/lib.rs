@@ -1,11 +1,12 @@
 //! Environments and guest kernels: where they come from, how they are verified and kept.
 //!
 //! This crate owns the catalog, the recipe that makes a layer out of distribution packages, the
-//! store of kernels and the store of environments. It knows no virtual machine: whoever turns a
+//! store of kernels and the store of environments, and a store of blobs. It knows no virtual machine: whoever turns a
 //! layer into a root image does that elsewhere, in a [`store::Staging`] directory of this crate.
 //! It reads no environment variables, prints nothing, and never writes outside the directories
 //! that it is given.
 
+pub mod blobs;
 pub mod catalog;
 pub mod digest;
 pub mod disk;
@@ -19,6 +20,7 @@ pub mod store;
 mod apt;
 mod lock;
 
+pub use blobs::{BlobError, BlobStore};
 pub use catalog::{Catalog, CatalogEntry, CatalogError};
 pub use digest::Sha256Digest;
 pub use disk::DiskError;

@@ -1,7 +1,8 @@
 //! Environments and guest kernels: where they come from, how they are verified and kept.
 //!
 //! This crate owns the catalog, the recipe that makes a layer out of distribution packages, the
-//! store of kernels and the store of environments, and a store of blobs. It knows no virtual machine: whoever turns a
+//! store of kernels and the store of environments, and the pulling of images into a store of
+//! blobs. It knows no virtual machine: whoever turns a
 //! layer into a root image does that elsewhere, in a [`store::Staging`] directory of this crate.
 //! It reads no environment variables, prints nothing, and never writes outside the directories
 //! that it is given.
@@ -12,6 +13,7 @@ pub mod digest;
 pub mod disk;
 pub mod host;
 pub mod kernel;
+pub mod oci;
 pub mod progress;
 pub mod recipe;
 pub mod record;
@@ -26,6 +28,7 @@ pub use digest::Sha256Digest;
 pub use disk::DiskError;
 pub use host::HostError;
 pub use kernel::{Kernel, KernelError, KernelStore};
+pub use oci::{ImageReference, OciError, PulledImage};
 pub use progress::{Progress, ProgressSink};
 pub use recipe::{Layer, RecipeError, build_layer};
 pub use record::{FileCheck, FileRecord};

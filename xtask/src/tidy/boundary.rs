@@ -11,7 +11,7 @@ const UNSAFE_MODULES: [&str; 3] = [
 ];
 
 /// The only modules that start processes, and which.
-const SPAWNING_MODULES: [(&str, &str); 11] = [
+const SPAWNING_MODULES: [(&str, &str); 12] = [
     (
         "crates/pyro-agent/src/exec/spawn.rs",
         "what the host asks to run in the guest",
@@ -27,6 +27,10 @@ const SPAWNING_MODULES: [(&str, &str); 11] = [
     (
         "crates/pyro-image/src/host.rs",
         "mmdebstrap, apt and unpackers, with a clean environment",
+    ),
+    (
+        "crates/pyro-image/src/oci/credential_program.rs",
+        "docker-credential-NAME, which keeps a user's credentials for registries",
     ),
     (
         "crates/pyro-vm/build.rs",
@@ -170,9 +174,15 @@ pub(crate) fn starts_the_vmm_in_one_place(source: &Source<'_>) -> Vec<Violation>
 /// Connects to servers inside the guest, where there is no network of ours.
 const INSIDE_THE_GUEST: &str = "crates/pyro-agent/src/machine/connect.rs";
 
-/// Nothing of ours talks to the network; unix sockets only.
+/// The only modules that talk to the network: they get images from registries.
+const REGISTRY_CLIENT: &str = "crates/pyro-image/src/oci/";
+
+/// Nothing else of ours talks to the network; unix sockets only.
 pub(crate) fn opens_no_network_connection(source: &Source<'_>) -> Vec<Violation> {
-    if !source.is_product() || source.path == INSIDE_THE_GUEST {
+    if !source.is_product()
+        || source.path == INSIDE_THE_GUEST
+        || source.path.starts_with(REGISTRY_CLIENT)
+    {
         return Vec::new();
     }
     let mut found = source.uses("AddressFamily", &["INET", "INET6"]);
@@ -182,6 +192,8 @@ pub(crate) fn opens_no_network_connection(source: &Source<'_>) -> Vec<Violation>
         "TcpSocket",
         "UdpSocket",
         "ToSocketAddrs",
+        "reqwest",
+        "hyper",
     ] {
         found.extend(source.words(name).into_iter().map(|at| (at, name)));
     }
@@ -189,7 +201,7 @@ pub(crate) fn opens_no_network_connection(source: &Source<'_>) -> Vec<Violation>
         .outside_tests(found)
         .map(|(at, name)| {
             let cure = format!(
-                "`{name}`: apt and mmdebstrap, started by pyro-image, fetch what is needed"
+                "`{name}`: images come through {REGISTRY_CLIENT}, packages through apt and mmdebstrap"
             );
             source.violation(at, cure)
         })
@@ -344,6 +356,12 @@ mod tests {
         let text = "use tokio::net::{TcpStream, UnixStream};\nlet a = AddressFamily::INET;\n\
                     #[cfg(test)]\nmod tests { fn b() { TcpListener::bind(c); } }\n";
         assert_reports(opens_no_network_connection, IN_VM, text, &[1, 2]);
+        let client = "use reqwest::Client;\nlet a = hyper::Request::new(b);\n";
+        assert_reports(opens_no_network_connection, IN_VM, client, &[1, 2]);
+        let beside = "crates/pyro-image/src/blobs/mod.rs";
+        assert_reports(opens_no_network_connection, beside, client, &[1, 2]);
+        let inside = "crates/pyro-image/src/oci/http.rs";
+        assert_reports(opens_no_network_connection, inside, client, &[]);
         assert_reports(
             opens_no_network_connection,
             "crates/a/tests/it/b.rs",

@@ -14,7 +14,7 @@ const MAY_USE: [(&str, &[&str]); 12] = [
         &["pyro-archive", "pyro-link", "pyro-protocol"],
     ),
     ("pyro-guest", &[]),
-    ("pyro-image", &[]),
+    ("pyro-image", &["pyro-archive"]),
     ("pyro-vm", &[]),
     (
         "pyro-supervisor",

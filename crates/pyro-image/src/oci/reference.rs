@@ -1,0 +1,529 @@
+//! Names of images: parsed once, by the grammar of the distribution specification.
+//!
+//! Pure text: nothing here looks at a disk or a network.
+//!
+//! ```text
+//! [HOST[:PORT]/]PATH[:TAG][@sha256:DIGEST]    an image in a registry
+//! oci:DIRECTORY[:TAG]                         an OCI layout
+//! docker-archive:FILE                         what `docker save` wrote
+//! dir:PATH                                    a directory that is a root file system
+//! ```
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use crate::digest::Sha256Digest;
+
+/// The longest text that is looked at: a path of the longest length with its prefix and tag.
+const MAX_TEXT: usize = 4096 + 256;
+/// The longest name of host and repository, as the specification says.
+const MAX_NAME: usize = 255;
+/// The longest tag, as the specification says.
+const MAX_TAG: usize = 128;
+/// The registry of names without a host.
+const DEFAULT_HOST: &str = "docker.io";
+/// Where that registry answers.
+const DEFAULT_API: &str = "registry-1.docker.io";
+/// The namespace of one-part names of that registry.
+const DEFAULT_NAMESPACE: &str = "library";
+/// The tag that is meant when there is neither tag nor digest.
+const DEFAULT_TAG: &str = "latest";
+
+/// Where an image is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ImageReference {
+    /// In a registry.
+    Registry(RegistryReference),
+    /// In an OCI layout on this host.
+    Layout {
+        /// The directory with `oci-layout` and `index.json`.
+        path: PathBuf,
+        /// Which image of several.
+        tag: Option<Tag>,
+    },
+    /// In a file that `docker save` wrote.
+    DockerArchive {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A root file system in a directory of this host. It has no layers and is never pulled.
+    Directory {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+/// An image in a registry.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RegistryReference {
+    host: RegistryHost,
+    repository: Repository,
+    tag: Option<Tag>,
+    digest: Option<Sha256Digest>,
+}
+
+/// A registry's host name or address, with its port if it has one: `ghcr.io`, `[::1]:5000`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RegistryHost(String);
+
+/// A repository's name in its registry: `library/alpine`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Repository(String);
+
+/// A tag: `3.20`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tag(String);
+
+/// A text that names no image.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` names no image: {reason}")]
+pub struct ReferenceError {
+    /// The beginning of the refused text.
+    pub text: String,
+    /// What is wrong with it.
+    pub reason: &'static str,
+}
+
+impl ReferenceError {
+    fn new(text: &str, reason: &'static str) -> Self {
+        Self {
+            text: text.chars().take(80).flat_map(char::escape_debug).collect(),
+            reason,
+        }
+    }
+
+    /// What to write instead.
+    pub fn hint(&self) -> Option<String> {
+        Some(
+            "write `[HOST[:PORT]/]PATH[:TAG][@sha256:DIGEST]`, `oci:DIR[:TAG]`, `docker-archive:FILE` or `dir:PATH`"
+                .to_owned(),
+        )
+    }
+}
+
+impl RegistryReference {
+    /// The registry.
+    pub fn host(&self) -> &RegistryHost {
+        &self.host
+    }
+
+    /// The repository in it.
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// The tag. There is one unless there is a digest.
+    pub fn tag(&self) -> Option<&Tag> {
+        self.tag.as_ref()
+    }
+
+    /// The digest that was asked for. It decides, whatever the tag says.
+    pub fn digest(&self) -> Option<Sha256Digest> {
+        self.digest
+    }
+
+    /// The same image under the digest that its tag was resolved to.
+    #[must_use]
+    pub fn pinned(&self, digest: Sha256Digest) -> Self {
+        Self {
+            digest: Some(digest),
+            ..self.clone()
+        }
+    }
+}
+
+impl RegistryHost {
+    /// Parses a host and an optional port.
+    pub fn parse(text: &str) -> Result<Self, ReferenceError> {
+        let refused = |reason| Err(ReferenceError::new(text, reason));
+        if text.len() > MAX_NAME {
+            return refused("its host is longer than 255 bytes");
+        }
+        let (name, port) = match text.strip_prefix('[') {
+            Some(rest) => {
+                let Some((address, rest)) = rest.split_once(']') else {
+                    return refused("its address has no closing bracket");
+                };
+                if address.parse::<std::net::Ipv6Addr>().is_err() {
+                    return refused("its address in brackets is no IPv6 address");
+                }
+                match rest.strip_prefix(':') {
+                    Some(port) => (None, Some(port)),
+                    None if rest.is_empty() => (None, None),
+                    None => return refused("after the address only a port may follow"),
+                }
+            }
+            None => match text.split_once(':') {
+                Some((name, port)) => (Some(name), Some(port)),
+                None => (Some(text), None),
+            },
+        };
+        if name.is_some_and(|name| !name.split('.').all(is_domain_component)) {
+            return refused("its host is no host name");
+        }
+        let is_port = |port: &str| {
+            port.bytes().all(|byte| byte.is_ascii_digit())
+                && port.parse::<u16>().is_ok_and(|port| port > 0)
+        };
+        if port.is_some_and(|port| !is_port(port)) {
+            return refused("its port is no number from 1 to 65535");
+        }
+        let text = text.to_ascii_lowercase();
+        Ok(Self(match text.as_str() {
+            "index.docker.io" | DEFAULT_API => DEFAULT_HOST.to_owned(),
+            _ => text,
+        }))
+    }
+
+    /// The name, with its port if there is one.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The host and port that answer for it.
+    pub fn api(&self) -> &str {
+        if self.0 == DEFAULT_HOST {
+            DEFAULT_API
+        } else {
+            &self.0
+        }
+    }
+
+    /// Whether it is this host itself. Names other than `localhost` are not resolved.
+    pub fn is_loopback(&self) -> bool {
+        let name = match self.0.strip_prefix('[') {
+            Some(rest) => rest.split_once(']').map_or(rest, |(address, _)| address),
+            None => self.0.split_once(':').map_or(&*self.0, |(name, _)| name),
+        };
+        name == "localhost"
+            || name
+                .parse::<std::net::IpAddr>()
+                .is_ok_and(|address| address.is_loopback())
+    }
+}
+
+impl Repository {
+    fn parse(text: &str, whole: &str) -> Result<Self, ReferenceError> {
+        if !text.split('/').all(is_path_component) {
+            let reason = if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+                "its path has capital letters"
+            } else {
+                "its path is not made of letters, digits and single separators"
+            };
+            return Err(ReferenceError::new(whole, reason));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Tag {
+    /// Parses a tag.
+    pub fn parse(text: &str) -> Result<Self, ReferenceError> {
+        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        let valid = (1..=MAX_TAG).contains(&text.len())
+            && is_word(text.as_bytes()[0])
+            && text
+                .bytes()
+                .all(|byte| is_word(byte) || matches!(byte, b'.' | b'-'));
+        if valid {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(ReferenceError::new(
+                text,
+                "its tag is not made of at most 128 letters, digits, `_`, `.` and `-`",
+            ))
+        }
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ImageReference {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.len() > MAX_TEXT {
+            return Err(ReferenceError::new(text, "it is too long"));
+        }
+        if let Some(rest) = text.strip_prefix("oci:") {
+            let (path, tag) = match rest.rsplit_once(':') {
+                Some((path, tag)) if !tag.contains('/') => (path, Some(Tag::parse(tag)?)),
+                _ => (rest, None),
+            };
+            let path = parse_path(path, text)?;
+            return Ok(Self::Layout { path, tag });
+        }
+        if let Some(path) = text.strip_prefix("docker-archive:") {
+            let path = parse_path(path, text)?;
+            return Ok(Self::DockerArchive { path });
+        }
+        if let Some(path) = text.strip_prefix("dir:") {
+            let path = parse_path(path, text)?;
+            return Ok(Self::Directory { path });
+        }
+        text.parse().map(Self::Registry)
+    }
+}
+
+impl FromStr for RegistryReference {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (rest, digest) = match text.split_once('@') {
+            Some((rest, digest)) => {
+                let parsed = digest.strip_prefix("sha256:").map(Sha256Digest::from_str);
+                let Some(Ok(parsed)) = parsed else {
+                    return Err(ReferenceError::new(
+                        text,
+                        "its digest is not `sha256:` and 64 hexadecimal digits",
+                    ));
+                };
+                (rest, Some(parsed))
+            }
+            None => (text, None),
+        };
+        let (name, tag) = match rest.rsplit_once(':') {
+            Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+            _ => (rest, None),
+        };
+        if name.is_empty() {
+            return Err(ReferenceError::new(text, "it has no name"));
+        }
+        if name.len() > MAX_NAME {
+            return Err(ReferenceError::new(
+                text,
+                "its name is longer than 255 bytes",
+            ));
+        }
+        let (host, path) = match name.split_once('/') {
+            Some((host, path)) if looks_like_host(host) => (RegistryHost::parse(host)?, path),
+            _ => (RegistryHost(DEFAULT_HOST.to_owned()), name),
+        };
+        let mut repository = Repository::parse(path, text)?;
+        if host.0 == DEFAULT_HOST && !path.contains('/') {
+            repository = Repository(format!("{DEFAULT_NAMESPACE}/{path}"));
+        }
+        let tag = match (tag, digest) {
+            (Some(tag), _) => Some(Tag::parse(tag)?),
+            (None, Some(_)) => None,
+            (None, None) => Some(Tag(DEFAULT_TAG.to_owned())),
+        };
+        Ok(Self {
+            host,
+            repository,
+            tag,
+            digest,
+        })
+    }
+}
+
+impl fmt::Display for ImageReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Registry(reference) => reference.fmt(f),
+            Self::Layout { path, tag: None } => write!(f, "oci:{}", path.display()),
+            Self::Layout {
+                path,
+                tag: Some(tag),
+            } => write!(f, "oci:{}:{}", path.display(), tag.0),
+            Self::DockerArchive { path } => write!(f, "docker-archive:{}", path.display()),
+            Self::Directory { path } => write!(f, "dir:{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for RegistryReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.host.0, self.repository.0)?;
+        if let Some(tag) = &self.tag {
+            write!(f, ":{}", tag.0)?;
+        }
+        if let Some(digest) = self.digest {
+            write!(f, "@{digest}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for RegistryHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whether the part before the first slash is a host rather than a part of the path.
+fn looks_like_host(text: &str) -> bool {
+    text == "localhost"
+        || text
+            .bytes()
+            .any(|byte| matches!(byte, b'.' | b':' | b'[') || byte.is_ascii_uppercase())
+}
+
+fn is_domain_component(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+/// Runs of lower-case letters and digits, separated by `.`, `_`, `__` or any number of `-`.
+fn is_path_component(text: &str) -> bool {
+    let is_letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let bytes = text.as_bytes();
+    let ends = bytes.first().zip(bytes.last());
+    ends.is_some_and(|(&first, &last)| is_letter(first) && is_letter(last))
+        && bytes
+            .split(|&byte| is_letter(byte))
+            .all(|separator| match separator {
+                [] | b"." | b"_" | b"__" => true,
+                many => many.iter().all(|&byte| byte == b'-'),
+            })
+}
+
+fn parse_path(path: &str, whole: &str) -> Result<PathBuf, ReferenceError> {
+    if path.is_empty() {
+        return Err(ReferenceError::new(whole, "it has no path"));
+    }
+    if path.contains('\0') {
+        return Err(ReferenceError::new(whole, "its path has a NUL"));
+    }
+    Ok(Path::new(path).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEX: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    fn shown(text: &str) -> String {
+        text.parse::<ImageReference>().unwrap().to_string()
+    }
+
+    #[test]
+    fn short_names_become_whole_ones() {
+        for (text, whole) in [
+            ("alpine", "docker.io/library/alpine:latest"),
+            ("alpine:3", "docker.io/library/alpine:3"),
+            ("docker.io/library/alpine:3", "docker.io/library/alpine:3"),
+            ("index.docker.io/alpine", "docker.io/library/alpine:latest"),
+            ("o/r", "docker.io/o/r:latest"),
+            ("localhost/r", "localhost/r:latest"),
+            (
+                "127.0.0.1:5000/a/b-c__d.e:V_1.0-x",
+                "127.0.0.1:5000/a/b-c__d.e:V_1.0-x",
+            ),
+            ("[::1]:5000/a", "[::1]:5000/a:latest"),
+            ("GHCR.io/o/r:t", "ghcr.io/o/r:t"),
+            ("oci:/a/b", "oci:/a/b"),
+            ("oci:/a:b/c:tag", "oci:/a:b/c:tag"),
+            ("oci:/a:b/c", "oci:/a:b/c"),
+            ("docker-archive:a.tar", "docker-archive:a.tar"),
+            ("dir:/srv/root", "dir:/srv/root"),
+        ] {
+            assert_eq!(shown(text), whole, "{text}");
+            assert_eq!(shown(whole), whole);
+        }
+    }
+
+    #[test]
+    fn digests_stand_alone_or_beside_a_tag() {
+        let text = format!("ghcr.io/o/r@sha256:{HEX}");
+        let ImageReference::Registry(reference) = text.parse().unwrap() else {
+            panic!("{text}");
+        };
+        assert!(reference.tag().is_none());
+        assert_eq!(reference.digest(), Some(Sha256Digest::of(b"")));
+        assert_eq!(
+            shown(&format!("h:1/a/b:t@sha256:{HEX}")),
+            format!("h:1/a/b:t@sha256:{HEX}")
+        );
+        let tagged: RegistryReference = "ghcr.io/o/r:t".parse().unwrap();
+        assert_eq!(
+            tagged.pinned(Sha256Digest::of(b"")).to_string(),
+            format!("ghcr.io/o/r:t@sha256:{HEX}")
+        );
+    }
+
+    #[test]
+    fn wrong_names_are_refused_with_a_reason() {
+        let long = "a".repeat(256);
+        let long_tag = format!("a:{}", "t".repeat(129));
+        for text in [
+            "",
+            ":tag",
+            "@sha256:00",
+            "Alpine",
+            "a//b",
+            "/a",
+            "a/",
+            "a/../b",
+            "a/.b",
+            "a/b_",
+            "a/b___c",
+            "a/b..c",
+            "a:",
+            "a:-t",
+            "a:t t",
+            "a@sha512:00",
+            &format!("a@{HEX}"),
+            &format!("a@sha256:{}", &HEX[1..]),
+            &format!("a@sha256:{HEX}@sha256:{HEX}"),
+            "h.x:0/a",
+            "h.x:65536/a",
+            "h.x:+1/a",
+            "h.x:1:2/a",
+            "-h.x/a",
+            "h..x/a",
+            "[::g]/a",
+            "[::1/a",
+            "[::1]5/a",
+            "user@host/a",
+            "https://h.x/a",
+            "a\nb",
+            "ä",
+            "oci:",
+            "oci:dir:",
+            "docker-archive:",
+            "dir:a\0b",
+            &long,
+            &long_tag,
+            &format!("oci:{}", "d".repeat(5000)),
+        ] {
+            let error = text.parse::<ImageReference>().unwrap_err();
+            assert!(error.hint().is_some());
+            assert!(error.to_string().len() < 400, "{error}");
+            assert!(!error.to_string().contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn loopback_hosts_are_known_by_their_text() {
+        for text in ["localhost", "localhost:1", "127.3.2.1:5000", "[::1]"] {
+            assert!(RegistryHost::parse(text).unwrap().is_loopback(), "{text}");
+        }
+        for text in [
+            "localhost.example",
+            "10.0.0.1",
+            "127.0.0.1.example:5",
+            "[::2]",
+        ] {
+            assert!(!RegistryHost::parse(text).unwrap().is_loopback(), "{text}");
+        }
+        assert_eq!(
+            RegistryHost::parse("docker.io").unwrap().api(),
+            "registry-1.docker.io"
+        );
+    }
+}

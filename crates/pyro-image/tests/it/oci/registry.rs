@@ -1,0 +1,155 @@
+//! Debian's registry on loopback, with images that skopeo and umoci made.
+
+use std::fs;
+use std::io::Read as _;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::wire;
+
+const START: Duration = Duration::from_mins(1);
+
+/// A running registry; it ends with the value.
+pub(crate) struct Registry {
+    child: Child,
+    pub(crate) port: u16,
+    pub(crate) dir: tempfile::TempDir,
+}
+
+impl Registry {
+    pub(crate) fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // The port may be taken by another test between its choice and its use.
+        for _ in 0..5 {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = port.local_addr().unwrap().port();
+            let config = dir.path().join("config.yml");
+            let text = format!(
+                "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n",
+                dir.path().join("data").display()
+            );
+            fs::write(&config, text).unwrap();
+            let mut child = Command::new("docker-registry")
+                .arg("serve")
+                .arg(&config)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            let begin = Instant::now();
+            while begin.elapsed() < START && child.try_wait().unwrap().is_none() {
+                if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                    return Self { child, port, dir };
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        panic!("the registry does not start");
+    }
+
+    /// Pushes `<layout>:t` as `<name>` with these options of skopeo.
+    pub(crate) fn push(&self, layout: &Path, name: &str, options: &[&str]) {
+        let from = format!("oci:{}:t", layout.display());
+        let to = format!("docker://127.0.0.1:{}/{name}", self.port);
+        let mut arguments = vec!["--insecure-policy", "copy", "--dest-tls-verify=false"];
+        arguments.extend(options);
+        arguments.extend([from.as_str(), to.as_str()]);
+        run("skopeo", &arguments);
+    }
+
+    /// Puts a document under a tag, as it is.
+    pub(crate) fn put(&self, repository: &str, tag: &str, media_type: &str, body: &str) {
+        let head = format!(
+            "PUT /v2/{repository}/manifests/{tag} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\
+             Content-Type: {media_type}\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        std::io::Write::write_all(&mut stream, format!("{head}{body}").as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    }
+
+    /// The manifest that a tag means, its exact bytes.
+    pub(crate) fn manifest(&self, repository: &str, tag: &str) -> Vec<u8> {
+        wire::get(self.port, &format!("/v2/{repository}/manifests/{tag}"))
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A layout with an image `t` of these layers: each a file of so many bytes that do not compress.
+pub(crate) fn layout(dir: &Path, layers: &[usize]) -> PathBuf {
+    let layout = dir.join("layout");
+    let text = layout.display().to_string();
+    let image = format!("{text}:t");
+    run("umoci", &["init", "--layout", &text]);
+    run("umoci", &["new", "--image", &image]);
+    for (number, &size) in layers.iter().enumerate() {
+        let file = dir.join(format!("file-{number}"));
+        fs::write(&file, noise(size, number as u64 + 1)).unwrap();
+        let path = file.display().to_string();
+        let inside = format!("/file-{number}");
+        run(
+            "umoci",
+            &["insert", "--rootless", "--image", &image, &path, &inside],
+        );
+    }
+    run(
+        "umoci",
+        &[
+            "config",
+            "--image",
+            &image,
+            "--config.env",
+            "A=b",
+            "--config.workingdir",
+            "/w",
+            "--config.user",
+            "7:8",
+            "--config.entrypoint",
+            "/e",
+            "--config.cmd",
+            "c",
+            "--architecture",
+            "amd64",
+            "--os",
+            "linux",
+        ],
+    );
+    layout
+}
+
+/// Bytes that no compressor makes smaller, the same for the same seed.
+pub(crate) fn noise(size: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(size + 8);
+    while bytes.len() < size {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(size);
+    bytes
+}
+
+pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}

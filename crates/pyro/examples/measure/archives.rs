@@ -41,11 +41,18 @@ pub(crate) async fn archives(pyro: &Pyro, rounds: usize) {
     println!("archive: {:.1} MB", archive.len() as f64 / 1e6);
     let (mut gnu_in, mut ours_in) = (Vec::new(), Vec::new());
     let (mut gnu_out, mut ours_out) = (Vec::new(), Vec::new());
+    let (mut whole_in, mut whole_out) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         let clear = "rm -rf /workspace/gnu /workspace/ours; mkdir /workspace/gnu; sync";
         timed(&mut machine, clear).await;
         let unpack = "tar -C /workspace/gnu -xf /root/tree.tar";
         gnu_in.push(timed(&mut machine, unpack).await);
+        // How the original does it: the archive is held in memory, then unpacked.
+        let clear = "rm -rf /workspace/gnu; mkdir /workspace/gnu; sync";
+        timed(&mut machine, clear).await;
+        let unpack = "cat /root/tree.tar > /dev/shm/whole && tar -C /workspace/gnu -xf /dev/shm/whole; \
+                      rm /dev/shm/whole";
+        whole_in.push(timed(&mut machine, unpack).await);
         timed(&mut machine, "sync").await;
         let begun = Instant::now();
         let end = import(&socket, "ours", archive.len(), |sent| &archive[sent..]);
@@ -54,6 +61,10 @@ pub(crate) async fn archives(pyro: &Pyro, rounds: usize) {
         timed(&mut machine, "sync").await;
         let pack = "tar -C /workspace/src -cf - . | cat > /dev/null";
         gnu_out.push(timed(&mut machine, pack).await);
+        // How the original does it: written to a file, read to count, read to be sent.
+        let pack = "tar -C /workspace/src -cf /root/whole.tar . && tar -tf /root/whole.tar > /dev/null; \
+                    cat /root/whole.tar > /dev/null; rm /root/whole.tar";
+        whole_out.push(timed(&mut machine, pack).await);
         let begun = Instant::now();
         let export = json!({"action": "tree_export", "path": "src", "include_root": true});
         let (bytes, end) = ask(&socket, &export);
@@ -64,8 +75,10 @@ pub(crate) async fn archives(pyro: &Pyro, rounds: usize) {
     let same = "diff -r --no-dereference /workspace/src /workspace/ours";
     exec(&mut machine, &Program::shell(same)).await;
     row("import: GNU `tar x` in the guest", &mut gnu_in);
+    row("import: into memory, then GNU `tar x`", &mut whole_in);
     row("import: `tree_import`", &mut ours_in);
     row("export: GNU `tar c` in the guest", &mut gnu_out);
+    row("export: GNU `tar c` to a file, read twice", &mut whole_out);
     row("export: `tree_export`", &mut ours_out);
     println!("most memory of the agent so far: {}", peak(&socket));
     timed(&mut machine, "rm -rf /workspace/* /root/tree.tar; sync").await;

@@ -47,7 +47,7 @@ impl Guest {
 
     /// Waits for a match of `pattern` from `cursor` on; the position behind it.
     pub(crate) async fn wait_for(&self, id: &str, cursor: u64, pattern: &str) -> u64 {
-        let order = json!({"cursor": cursor, "pattern": pattern, "deadline_ms": 8000});
+        let order = json!({"cursor": cursor, "pattern": pattern, "deadline_ms": 20_000});
         let waited = self.shell("wait_shell", id, order).await;
         assert_eq!(waited["reason"], "matched", "`{pattern}`: {waited}");
         waited["match"][1].as_u64().expect("a match has two ends")
@@ -72,7 +72,7 @@ impl Guest {
     /// Waits until the shell has ended.
     pub(crate) async fn wait_exit(&self, id: &str) -> Value {
         let waited = self
-            .shell("wait_shell", id, json!({"deadline_ms": 8000}))
+            .shell("wait_shell", id, json!({"deadline_ms": 20_000}))
             .await;
         assert_eq!(waited["reason"], "exited", "{waited}");
         waited

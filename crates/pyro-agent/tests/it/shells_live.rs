@@ -15,7 +15,7 @@ fn a_wait_says_why_it_ended() {
     with_guest(async |guest: Guest| {
         guest.open_shell("a", json!({})).await;
         let began = Instant::now();
-        let order = json!({"idle_ms": 200, "deadline_ms": 8000});
+        let order = json!({"idle_ms": 200, "deadline_ms": 20_000});
         let waited = guest.shell("wait_shell", "a", order).await;
         assert_eq!(
             (&waited["reason"], &waited["match"]),
@@ -50,7 +50,7 @@ fn a_wait_says_why_it_ended() {
         guest
             .shell("write_shell", "a", json!({"input": line}))
             .await;
-        let order = json!({"cursor": cursor, "pattern": "^one-two$", "deadline_ms": 8000});
+        let order = json!({"cursor": cursor, "pattern": "^one-two$", "deadline_ms": 20_000});
         let waited = guest.shell("wait_shell", "a", order).await;
         assert_eq!(waited["reason"], "matched", "{waited}");
         let start = waited["match"][0].as_u64().expect("a position");
@@ -59,7 +59,7 @@ fn a_wait_says_why_it_ended() {
         guest
             .shell("write_shell", "a", json!({"input": "sleep 0.2; exit 4"}))
             .await;
-        let order = json!({"cursor": cursor, "pattern": "never.here", "deadline_ms": 8000});
+        let order = json!({"cursor": cursor, "pattern": "never.here", "deadline_ms": 20_000});
         let waited = guest.shell("wait_shell", "a", order).await;
         assert_eq!(
             (&waited["reason"], &waited["exit_code"]),

@@ -65,7 +65,13 @@ pub(super) fn glob(place: &Place, request: &FileGlob, cancel: &Cancel) -> Outcom
 /// Reads patterns for paths.
 pub(super) fn patterns<T: AsRef<str>>(patterns: &[T]) -> Outcome<Patterns> {
     Patterns::parse(patterns).map_err(|error| {
-        ErrorReply::new(ErrorCode::InvalidArgument, format!("bad pattern: {error}"))
+        let is_bad = |pattern: &&str| Patterns::parse(&[pattern]).is_err();
+        let bad = patterns.iter().map(AsRef::as_ref).find(is_bad);
+        let shown: String = bad.unwrap_or_default().chars().take(64).collect();
+        ErrorReply::new(
+            ErrorCode::InvalidArgument,
+            format!("bad pattern `{shown}`: {error}"),
+        )
     })
 }
 

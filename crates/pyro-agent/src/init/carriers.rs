@@ -31,8 +31,15 @@ pub(super) enum Carriers {
 impl Carriers {
     /// Looks at this machine. The driver of its virtio transport must be loaded.
     pub(super) fn find() -> Result<Self, Fault> {
-        Self::among(Path::new(DEVICES)).ok_or_else(|| {
-            Fault::kernel("the machine has no virtio-serial port and no vsock to be reached over")
+        let devices = Path::new(DEVICES);
+        Self::among(devices).ok_or_else(|| {
+            // Every machine of ours has some: a kernel that shows none cannot drive them.
+            let none = fs::read_dir(devices).map_or(true, |mut found| found.next().is_none());
+            Fault::kernel(if none {
+                "this kernel has no driver for virtio devices, built in or as a module"
+            } else {
+                "the machine has no virtio-serial port and no vsock to be reached over"
+            })
         })
     }
 

@@ -349,7 +349,7 @@ fn a_kernel_without_drivers_is_told_as_such() {
         error["message"]
             .as_str()
             .unwrap()
-            .contains("no driver for virtio disks"),
+            .contains("no driver for virtio devices"),
         "{error}"
     );
     let missing = failure(&world, &["--kernel", "/nonexistent"], |_| {}).1;

@@ -28,8 +28,8 @@ const MEMORY_MIB: u32 = 512;
 /// Size of the writable disk in bytes; it is sparse.
 const UPPER_BYTES: u64 = 1 << 30;
 
-/// What the guest prints when its kernel knows vsocks.
-const HAS_VSOCK: &str = "Registered PF_VSOCK protocol family";
+/// What the agent prints once it takes connections over the vsock.
+const HAS_VSOCK: &str = "pyro-agent: listening on the vsock";
 
 /// The other ends of two machines' vsocks. Each machine can also connect to the other.
 #[derive(Debug)]
@@ -188,9 +188,9 @@ impl VsockMachine {
 
     /// Waits until the agent takes connections over the vsock whose other end is `socket`.
     pub fn wait_for_vsock(&self, socket: &Path) {
-        // Whoever connects before keeps the device's other end busy for nothing
-        // (vhost-device-vsock 0.3.0).
-        wait_for("the kernel's vsock", || self.console().contains(HAS_VSOCK));
+        // A connection that comes before is lost on its way, or keeps the device's other end busy
+        // for nothing (vhost-device-vsock 0.3.0).
+        wait_for("the agent's vsock", || self.console().contains(HAS_VSOCK));
         wait_for("the agent", || {
             let Ok(mut stream) = UnixStream::connect(socket) else {
                 return false;

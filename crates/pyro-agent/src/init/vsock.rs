@@ -80,6 +80,10 @@ where
     }
 }
 
+/// What says on the console that connections are taken from now on: one that comes before may
+/// be lost on its way.
+const MARK: &str = "pyro-agent: listening on the vsock";
+
 /// The socket that listens on [`AGENT_PORT`].
 pub(super) struct Listener {
     socket: AsyncFd<OwnedFd>,
@@ -92,13 +96,19 @@ impl Listener {
         if !Path::new(DRIVER).exists() {
             return Err(Fault::kernel("the kernel has no driver for the vsock"));
         }
-        Ok(Self {
-            socket: listening().map_err(|error| {
-                Fault::kernel(format!(
-                    "listening on the vsock's port {AGENT_PORT}: {error}"
-                ))
-            })?,
-        })
+        let socket = listening().map_err(|error| {
+            Fault::kernel(format!(
+                "listening on the vsock's port {AGENT_PORT}: {error}"
+            ))
+        })?;
+        #[expect(
+            clippy::print_stderr,
+            reason = "the console is where a host without another carrier sees it"
+        )]
+        {
+            eprintln!("{MARK}");
+        }
+        Ok(Self { socket })
     }
 }
 

@@ -1,5 +1,7 @@
 //! The guest's clocks. Owns reading and setting them; decides nothing.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
 /// Microseconds since the guest kernel started.
@@ -7,6 +9,13 @@ pub fn since_boot_us() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000
         + u64::try_from(now.tv_nsec).unwrap_or(0) / 1000
+}
+
+/// Seconds since the epoch by the wall clock, as the original tells times.
+pub(crate) fn seconds() -> f64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
 }
 
 /// Sets the wall clock to `unix_ns` nanoseconds since the epoch. Returns the new time minus

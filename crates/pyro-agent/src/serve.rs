@@ -14,8 +14,7 @@ use pyro_protocol::code::{ErrorCode, ErrorReply};
 use pyro_protocol::exec::ReplyForm;
 use pyro_protocol::files::WORKSPACE;
 use pyro_protocol::limits::FRAME_CHUNK;
-use pyro_protocol::request::{ACTIONS, BootTimes, Hello, Request};
-use serde::Serialize;
+use pyro_protocol::request::{BootTimes, Hello, Request, actions};
 use serde_json::json;
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::time::timeout;
@@ -30,7 +29,8 @@ use crate::jobs::{self, Jobs};
 use crate::machine::{End, Machine, Settings, connect_tcp, elsewhere};
 use crate::services::Services;
 use crate::shells::Shells;
-use crate::{BUILD_ID, exec, files, image, wire};
+use crate::wire::{self, tell};
+use crate::{BUILD_ID, exec, files, image};
 
 /// How long a peer may take to send its request line.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
@@ -238,7 +238,7 @@ impl Agent {
                 .release()
                 .to_string_lossy()
                 .into_owned(),
-            actions: ACTIONS.iter().map(ToString::to_string).collect(),
+            actions: actions().map(ToOwned::to_owned).collect(),
             boot: self.boot,
         }
     }
@@ -249,18 +249,6 @@ impl Agent {
 trait ByteStream: AsyncRead + AsyncWrite + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ByteStream for S {}
-
-/// Writes an outcome or the error in its place.
-async fn tell<W, T>(writer: &mut W, outcome: Result<T, ErrorReply>) -> std::io::Result<()>
-where
-    W: AsyncWrite + Unpin,
-    T: Serialize,
-{
-    match outcome {
-        Ok(reply) => wire::write_line(writer, &reply).await,
-        Err(error) => wire::write_line(writer, &error).await,
-    }
-}
 
 async fn write_zeros<W: AsyncWrite + Unpin>(writer: &mut W, mut count: u64) -> std::io::Result<()> {
     let zeros = vec![0; FRAME_CHUNK];

@@ -7,6 +7,7 @@ use pyro_protocol::code::{ErrorCode, ErrorReply};
 use pyro_protocol::frame::{Frame, HEADER_LEN, Kind, encode, parse_header};
 use pyro_protocol::limits::{MAX_REQUEST_LINE, SMALL_REQUEST_LINE};
 use serde::Serialize;
+use serde_json::Value;
 use tokio::io::{
     AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt,
 };
@@ -71,6 +72,31 @@ where
     line.push(b'\n');
     writer.write_all(&line).await?;
     writer.flush().await
+}
+
+/// Writes an outcome as one line, or the error in its place.
+pub(crate) async fn tell<W, T>(
+    writer: &mut W,
+    outcome: Result<T, ErrorReply>,
+) -> std::io::Result<()>
+where
+    W: AsyncWrite + Unpin,
+    T: Serialize,
+{
+    match outcome {
+        Ok(reply) => write_line(writer, &reply).await,
+        Err(error) => write_line(writer, &error).await,
+    }
+}
+
+/// `value` as an object, with the fields of `more`.
+pub(crate) fn object<T: Serialize>(value: &T, more: Value) -> Result<Value, ErrorReply> {
+    let mut object = serde_json::to_value(value)
+        .map_err(|error| ErrorReply::new(ErrorCode::Internal, format!("the reply: {error}")))?;
+    if let (Value::Object(object), Value::Object(more)) = (&mut object, more) {
+        object.extend(more);
+    }
+    Ok(object)
 }
 
 /// Writes one frame.

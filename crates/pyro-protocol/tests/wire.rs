@@ -19,7 +19,7 @@ use pyro_protocol::index::{
     TreeBaseline, TreeChange, TreeChanges, TreeDigest, TreeEnd, TreeEntry, TreeHeader, TreeIndex,
     TreeNode, TreeProgress, TreeScope,
 };
-use pyro_protocol::request::{ACTIONS, BootTimes, BuildProgress, BuildRoot, Hello, LayerDisk};
+use pyro_protocol::request::{BootTimes, BuildProgress, BuildRoot, Hello, LayerDisk, actions};
 use pyro_protocol::service::{
     FollowEnd, FollowGap, FollowReason, LastExit, LogCursors, Readiness, RestartWhen, ServiceLogs,
     ServiceName, ServiceRecord, ServiceState, ServiceWaited, StopReason, WaitedReason,
@@ -90,7 +90,7 @@ fn the_agents_messages() {
                 version: "0".into(),
                 build_id: "0".into(),
                 kernel: "6.1".into(),
-                actions: ACTIONS.iter().map(ToString::to_string).collect(),
+                actions: actions().map(ToOwned::to_owned).collect(),
                 boot,
             },
         ),

@@ -26,15 +26,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pyro_protocol::code::{ErrorCode, ErrorReply};
+use pyro_protocol::code::ErrorCode;
 use pyro_protocol::files::{FileRead, FileRequest, FileWrite, FileWritten, Target};
 use pyro_protocol::frame::Kind;
-use serde::Serialize;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
-use crate::wire;
+use crate::wire::{self, tell};
 use fault::Outcome;
 use place::{Missing, Place};
 use read::Reading;
@@ -76,7 +75,7 @@ impl Files {
         match request {
             FileRequest::Stat(stat) => {
                 let work = move || list::stat(&files.at(&stat.target)?, stat.follow);
-                reply(writer, short(work).await).await
+                tell(writer, short(work).await).await
             }
             FileRequest::List(request) => {
                 // One directory is short work, whoever waits for it.
@@ -91,7 +90,7 @@ impl Files {
                         list::list(&files.at(&request.target)?, &request, cancel)
                     })
                     .await;
-                reply(writer, page).await
+                tell(writer, page).await
             }
             FileRequest::Read(request) => self.read(request, writer).await,
             FileRequest::Write(request) => self.write(request, &mut reader, writer).await,
@@ -106,14 +105,14 @@ impl Files {
                     let (entry, created) = change::mkdir(&place, &request)?;
                     Ok(json!({"path": entry.path, "mode": entry.mode, "created": created}))
                 });
-                reply(writer, made.await).await
+                tell(writer, made.await).await
             }
             FileRequest::Rename(request) => {
                 let renamed = short(move || {
                     let place = files.at(&request.target)?;
                     change::rename(&place, &place.sibling(&request.to.0)?, &request)
                 });
-                reply(writer, renamed.await).await
+                tell(writer, renamed.await).await
             }
             FileRequest::Remove(request) => {
                 let removed = self
@@ -122,7 +121,7 @@ impl Files {
                         remove::remove(&files.at(&request.target)?, &request, cancel)
                     })
                     .await;
-                reply(writer, removed).await
+                tell(writer, removed).await
             }
             FileRequest::Copy(request) => {
                 let copied = self
@@ -133,7 +132,7 @@ impl Files {
                         copy::copy(&place, &to, &request, cancel)
                     })
                     .await;
-                reply(writer, copied).await
+                tell(writer, copied).await
             }
             FileRequest::Glob(request) => {
                 let page = self
@@ -142,7 +141,7 @@ impl Files {
                         list::glob(&files.at(&request.target)?, &request, cancel)
                     })
                     .await;
-                reply(writer, page).await
+                tell(writer, page).await
             }
             FileRequest::Grep(request) => {
                 let found = self
@@ -151,7 +150,7 @@ impl Files {
                         grep::grep(&files.at(&request.target)?, &request, cancel)
                     })
                     .await;
-                reply(writer, found).await
+                tell(writer, found).await
             }
             // The original's peers may end their direction after the request.
             FileRequest::LegacyList(request) => {
@@ -161,20 +160,20 @@ impl Files {
                         legacy::list(&files.legacy(&request.path)?, request.recursive, cancel)
                     })
                     .await;
-                reply(writer, listed).await
+                tell(writer, listed).await
             }
             FileRequest::LegacyRead(request) => {
                 let read = short(move || legacy::read(&files.legacy(&request.path)?, &request));
-                reply(writer, read.await).await
+                tell(writer, read.await).await
             }
             FileRequest::LegacyWrite(request) => {
                 let written =
                     short(move || legacy::write(&files.legacy(&request.path)?, &request.text));
-                reply(writer, written.await).await
+                tell(writer, written.await).await
             }
             FileRequest::LegacyDelete(request) => {
                 let deleted = short(move || legacy::delete(&files.legacy(&request.path)?));
-                reply(writer, deleted.await).await
+                tell(writer, deleted.await).await
             }
         }
     }
@@ -194,7 +193,7 @@ impl Files {
         let target = request.target.clone();
         if request.text {
             let text = short(move || read::text(&files.at(&target)?, &request));
-            return reply(writer, text.await).await;
+            return tell(writer, text.await).await;
         }
         match short(move || Reading::open(&files.at(&target)?, true)).await {
             Ok(reading) => read::stream(reading, &request, writer).await,
@@ -228,7 +227,7 @@ impl Files {
             Err(error) => Err(error),
         };
         let failed = written.is_err();
-        reply(writer, written).await?;
+        tell(writer, written).await?;
         if failed && streamed {
             let _ = timeout(DRAIN_DEADLINE, drain(reader)).await;
         }
@@ -302,17 +301,6 @@ pub(crate) fn writes(request: &FileRequest) -> bool {
 enum Begun {
     Done(FileWritten),
     Open(Box<Writing>),
-}
-
-async fn reply<W, T>(writer: &mut W, outcome: Result<T, ErrorReply>) -> std::io::Result<()>
-where
-    W: AsyncWrite + Unpin,
-    T: Serialize,
-{
-    match outcome {
-        Ok(value) => wire::write_line(writer, &value).await,
-        Err(error) => wire::write_line(writer, &error).await,
-    }
 }
 
 /// Reads what the peer still sends.

@@ -37,7 +37,6 @@ use pyro_protocol::index::{
 };
 use pyro_protocol::limits::MAX_TREE_WALKS;
 use rustix::fs::OFlags;
-use serde::Serialize;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::interval;
@@ -46,7 +45,7 @@ use crate::files::Files;
 use crate::files::entry;
 use crate::files::fault::{Outcome, at};
 use crate::files::work::{Slots, short};
-use crate::wire;
+use crate::wire::{self, tell};
 use clock::Clock;
 use compare::Changes;
 use hash::Counters;
@@ -525,15 +524,4 @@ fn list(home: &Home) -> Outcome<BaselineList> {
         });
     }
     Ok(list)
-}
-
-async fn tell<W, T>(writer: &mut W, outcome: Outcome<T>) -> std::io::Result<()>
-where
-    W: AsyncWrite + Unpin,
-    T: Serialize,
-{
-    match outcome {
-        Ok(value) => wire::write_line(writer, &value).await,
-        Err(error) => wire::write_line(writer, &error).await,
-    }
 }

@@ -12,13 +12,12 @@ use pyro_protocol::code::{ErrorCode, ErrorReply};
 use pyro_protocol::exec::Exec;
 use pyro_protocol::frame::{Frame, Kind};
 use pyro_protocol::job::{JobOutput, JobRead, JobRequest, JobState, JobStatus, JobStream};
-use serde::Serialize;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 use crate::exec::Reaper;
-use crate::wire::{self, unless_left};
+use crate::wire::{self, tell, unless_left};
 pub(crate) use register::Jobs;
 
 /// Starts `exec` as a job and answers its status as soon as it runs or has failed to.
@@ -31,10 +30,7 @@ pub(crate) async fn start<W>(
 where
     W: AsyncWrite + Unpin,
 {
-    match jobs.start(reaper, exec).await {
-        Ok(status) => wire::write_line(writer, &status).await,
-        Err(error) => wire::write_line(writer, &error).await,
-    }
+    tell(writer, jobs.start(reaper, exec).await).await
 }
 
 /// Serves one request about jobs. A wait ends when the peer ends its direction.
@@ -74,17 +70,6 @@ where
         }
         JobRequest::End { job_id } => tell(writer, jobs.end(&job_id)).await,
         JobRequest::Remove { job_id } => tell(writer, jobs.remove(&job_id).await).await,
-    }
-}
-
-async fn tell<W, T>(writer: &mut W, outcome: Result<T, ErrorReply>) -> std::io::Result<()>
-where
-    W: AsyncWrite + Unpin,
-    T: Serialize,
-{
-    match outcome {
-        Ok(reply) => wire::write_line(writer, &reply).await,
-        Err(error) => wire::write_line(writer, &error).await,
     }
 }
 

@@ -10,9 +10,8 @@ use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::logs::Stream;
-use super::object;
 use super::service::Service;
-use crate::wire;
+use crate::wire::{self, object};
 
 /// Serves one following peer to its end.
 pub(super) async fn follow<R, W>(

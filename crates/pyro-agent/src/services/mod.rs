@@ -24,7 +24,6 @@ use pyro_protocol::service::{
     ServiceName, ServiceRecord, ServiceRequest, ServiceState, ServiceWaited, StartService,
     WaitService, WaitUntil, WaitedReason,
 };
-use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
@@ -33,7 +32,7 @@ use tokio::time::timeout;
 use crate::exec::{Process, Reaper};
 use crate::files::Files;
 use crate::machine::Freezer;
-use crate::wire;
+use crate::wire::{self, object};
 use probe::Prober;
 use service::Service;
 use task::{Order, Task};
@@ -106,10 +105,7 @@ impl Services {
                 Err(error) => wire::write_line(writer, &error).await,
             };
         }
-        match self.reply(request).await {
-            Ok(reply) => wire::write_line(writer, &reply).await,
-            Err(error) => wire::write_line(writer, &error).await,
-        }
+        wire::tell(writer, self.reply(request).await).await
     }
 
     /// Ends every service, the one started last first, with `grace` between TERM and KILL,
@@ -361,13 +357,4 @@ async fn carry_out(
             "the service did not end in time, not even after KILL",
         )),
     }
-}
-
-fn object<T: Serialize>(value: &T, more: Value) -> Result<Value, ErrorReply> {
-    let mut object = serde_json::to_value(value)
-        .map_err(|error| ErrorReply::new(ErrorCode::Internal, format!("the reply: {error}")))?;
-    if let (Value::Object(object), Value::Object(more)) = (&mut object, more) {
-        object.extend(more);
-    }
-    Ok(object)
 }

@@ -3,7 +3,6 @@
 
 use std::cell::{Cell, Ref, RefCell};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use pyro_protocol::code::ErrorReply;
 use pyro_protocol::exec::{EXIT_SIGNAL_BASE, Program};
@@ -15,6 +14,7 @@ use pyro_protocol::service::{
 use tokio::sync::watch;
 
 use super::logs::{Logs, Stream};
+use crate::clock::seconds;
 use crate::exec::Exit;
 use crate::machine::Freezer;
 
@@ -41,7 +41,7 @@ impl Service {
         pid: i32,
     ) -> Result<Self, ErrorReply> {
         let logs = Logs::create(directory, &order)?;
-        let started_at = now();
+        let started_at = seconds();
         let record = ServiceRecord {
             service_name: order.service_name.clone(),
             command: shown_command(&order),
@@ -120,7 +120,7 @@ impl Service {
         self.change(|record| {
             record.last_exit = ended(record);
             record.state = ServiceState::Running;
-            record.started_at = now();
+            record.started_at = seconds();
             record.ready_at = record.readiness.is_none().then_some(record.started_at);
             record.ended_at = None;
             record.exit_code = None;
@@ -142,7 +142,7 @@ impl Service {
     }
 
     pub(super) fn ready(&self) {
-        self.change(|record| record.ready_at = Some(now()));
+        self.change(|record| record.ready_at = Some(seconds()));
     }
 
     /// Its process ended.
@@ -150,7 +150,7 @@ impl Service {
         self.change(|record| {
             record.state = state;
             record.stop_reason = reason;
-            record.ended_at = Some(now());
+            record.ended_at = Some(seconds());
             (record.exit_code, record.signal) = match exit {
                 Exit::Code(code) => (Some(code), None),
                 Exit::Signal(signal) => (Some(EXIT_SIGNAL_BASE + signal), Some(signal)),
@@ -217,10 +217,4 @@ fn shown(text: &[u8], secrets: &[String]) -> String {
     redactor.push(text, &mut shown);
     redactor.flush(&mut shown);
     String::from_utf8_lossy(&shown).into_owned()
-}
-
-fn now() -> f64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0.0, |since| since.as_secs_f64())
 }

@@ -15,9 +15,8 @@ use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, mpsc};
 
-use super::object;
 use super::shell::Shell;
-use crate::wire::{self, Heard};
+use crate::wire::{self, Heard, object};
 
 /// Frames from the peer that may wait for the loop that takes them.
 const INPUT_QUEUE: usize = 4;

@@ -19,13 +19,12 @@ use std::rc::Rc;
 use pyro_protocol::code::{ErrorCode, ErrorReply};
 use pyro_protocol::limits::{MAX_SHELLS, SHELL_INPUT, SHELL_OUTPUT};
 use pyro_protocol::shell::{OpenShell, ShellId, ShellRequest, ShellSummary, WaitShell, WriteShell};
-use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::budget::Budget;
 use crate::exec::Reaper;
-use crate::wire;
+use crate::wire::{self, object};
 use shell::Shell;
 
 /// The shells of one agent. Clones share them.
@@ -182,13 +181,4 @@ fn memory_of(order: &OpenShell) -> usize {
 /// A summary with the fields of `more`.
 fn summary(summary: &ShellSummary, more: Value) -> Result<Value, ErrorReply> {
     object(summary, more)
-}
-
-fn object<T: Serialize>(value: &T, more: Value) -> Result<Value, ErrorReply> {
-    let mut object = serde_json::to_value(value)
-        .map_err(|error| ErrorReply::new(ErrorCode::Internal, format!("the reply: {error}")))?;
-    if let (Value::Object(object), Value::Object(more)) = (&mut object, more) {
-        object.extend(more);
-    }
-    Ok(object)
 }

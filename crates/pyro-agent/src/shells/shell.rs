@@ -6,7 +6,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use pyro_protocol::code::{ErrorCode, ErrorReply};
 use pyro_protocol::limits::{SHELL_INPUT, SHELL_OUTPUT};
@@ -22,6 +21,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::budget::Reserved;
+use crate::clock::seconds;
 use crate::exec::{Exit, Tree};
 use crate::text::{decode, rest_of_character};
 
@@ -77,7 +77,7 @@ impl Shell {
             cwd: order.cwd,
             pid,
             tree,
-            started_at: now(),
+            started_at: seconds(),
             size: Cell::new(order.size),
             terminal: RefCell::new(Some(terminal)),
             output: RefCell::new(Output {
@@ -259,7 +259,7 @@ impl Shell {
     pub(super) fn end(&self, exit: Exit) {
         self.flush();
         self.ended.set(Some(Ended {
-            at: now(),
+            at: seconds(),
             exit_code: match exit {
                 Exit::Code(code) => code,
                 Exit::Signal(signal) => -signal,
@@ -345,10 +345,4 @@ pub(super) fn winsize(size: WindowSize) -> Winsize {
         ws_xpixel: 0,
         ws_ypixel: 0,
     }
-}
-
-fn now() -> f64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0.0, |since| since.as_secs_f64())
 }

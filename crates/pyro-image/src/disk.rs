@@ -131,6 +131,20 @@ pub(crate) fn sizes(directory: &Path) -> io::Result<(u64, u64)> {
     Ok(total)
 }
 
+/// Allocated bytes of the regular files directly in a directory that have at most so many links.
+pub(crate) fn bytes_with_links(directory: &Path, most_links: u64) -> u64 {
+    let Ok(entries) = fs::read_dir(directory) else {
+        return 0;
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.metadata().ok())
+        .filter(|metadata| metadata.is_file() && metadata.nlink() <= most_links)
+        .fold(0, |sum: u64, metadata| {
+            sum.saturating_add(metadata.blocks().saturating_mul(512))
+        })
+}
+
 /// Creates a directory and its missing parents, for this user only.
 pub(crate) fn create_private_dir(path: &Path) -> Result<(), DiskError> {
     DirBuilder::new()

@@ -4,15 +4,17 @@
 //! <root>/sha256/<hex>        a blob
 //! <root>/marks/<hex>.json    its size, inode and modification time when it was verified
 //! <root>/partial/<hex>       a download in the making, locked by the process that makes it
+//! <root>/use.lock            held shared by pulls, exclusively by who removes blobs
 //! <root>/tags/<hex>.json     the digest that a tag was resolved to, under the digest of its name
 //! ```
 //!
 //! Existence is not validity: a blob counts only with the size that is asked for and with marks
 //! that are recorded, else it is hashed. A blob appears by rename after it was verified and
-//! flushed. The store never opens a connection, never interprets content, and never removes a
-//! blob: who refers to one is not known here.
+//! flushed. The store never opens a connection and never interprets content. Who refers to a
+//! blob is not known here: whoever removes some is told by the caller which ones to keep.
 
 mod partial;
+mod sweep;
 mod tags;
 
 use std::fs::{self, File};
@@ -20,6 +22,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 pub use partial::{Begun, Download};
+pub use sweep::{BlobsHeld, Swept};
 pub use tags::TagRecord;
 
 use crate::digest::Sha256Digest;

@@ -247,6 +247,26 @@ impl Tag {
     }
 }
 
+impl ImageReference {
+    /// The same image with a relative path taken to be below `base`.
+    #[must_use]
+    pub fn below(self, base: &Path) -> Self {
+        match self {
+            Self::Registry(_) => self,
+            Self::Layout { path, tag } => Self::Layout {
+                path: base.join(path),
+                tag,
+            },
+            Self::DockerArchive { path } => Self::DockerArchive {
+                path: base.join(path),
+            },
+            Self::Directory { path } => Self::Directory {
+                path: base.join(path),
+            },
+        }
+    }
+}
+
 impl FromStr for ImageReference {
     type Err = ReferenceError;
 

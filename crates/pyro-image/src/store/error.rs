@@ -15,6 +15,20 @@ pub enum StoreError {
     /// A file system operation failed. Permissions and space are its variants.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// It is not installed.
+    #[error("the environment `{name}` is not installed")]
+    NotInstalled {
+        /// The environment.
+        name: String,
+    },
+    /// A machine uses it, or a process installs it.
+    #[error("the environment `{name}` is in use")]
+    InUse {
+        /// The environment.
+        name: String,
+        /// Its directory.
+        dir: PathBuf,
+    },
     /// Another process held the lock of the environment for too long.
     #[error("another process has been installing the environment for {seconds} seconds")]
     Locked {
@@ -40,6 +54,13 @@ impl StoreError {
             Self::Locked { path, .. } => Some(format!(
                 "see which process holds it with `fuser {}`",
                 path.display()
+            )),
+            Self::NotInstalled { .. } => {
+                Some("see what is installed with `pyro env list`".to_owned())
+            }
+            Self::InUse { dir, .. } => Some(format!(
+                "end the machines that use it; `fuser {}` names their processes",
+                dir.join(crate::store::USE_LOCK).display()
             )),
             Self::NoRootImage { .. } => None,
         }

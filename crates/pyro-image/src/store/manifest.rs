@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Sha256Digest;
 use crate::disk::{self, DiskError};
+use crate::oci::ImageConfig;
 use crate::record::{FileCheck, FileRecord};
-use crate::store::{MANIFEST, ROOTFS};
+use crate::store::{MANIFEST, ROOTFS, RootKey};
 
 /// The version of the manifest's format.
 pub(super) const SCHEMA: u32 = 1;
@@ -28,6 +29,15 @@ pub struct EnvironmentManifest {
     pub artifacts: BTreeMap<String, FileRecord>,
     /// Version of the catalog at the time.
     pub catalog_version: String,
+    /// Digests of the blobs that it was made of, which a repair takes them from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blobs: Vec<Sha256Digest>,
+    /// What the image says about running it.
+    #[serde(default)]
+    pub defaults: RunDefaults,
+    /// What the image's name meant: an index or a manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_digest: Option<Sha256Digest>,
     /// Time of installation, seconds since the epoch.
     pub installed_at: i64,
     /// The kernel that it was installed with, in the store of kernels.
@@ -42,19 +52,71 @@ pub struct EnvironmentManifest {
     pub packages: Vec<String>,
     /// The recipe by which the layer was made, if it was.
     pub recipe: Option<String>,
+    /// What the root image is made of: equal ones are shared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_key: Option<RootKey>,
     /// Version of this format.
     pub schema: u32,
     /// Where it came from, such as `recipe://…` or `oci://…`.
     pub source: String,
     /// Digest of the source.
     pub source_digest: Option<String>,
+    /// Fingerprints of the keys whose signature the image had when it was installed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub verified_by: Vec<Sha256Digest>,
     /// Version in the catalog.
     pub version: String,
+}
+
+/// What an image says about running it: defaults for every command.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunDefaults {
+    /// Its usual arguments, or the usual command.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cmd: Vec<String>,
+    /// What is run with them when no command is given.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub entrypoint: Vec<String>,
+    /// Environment variables, `NAME=value`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<String>,
+    /// The user to be, with a group behind a colon if the image names one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The directory to start in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub working_dir: Option<String>,
+}
+
+impl RunDefaults {
+    /// What to run when no command is given. Empty if the image does not say.
+    pub fn command(&self) -> Vec<String> {
+        [self.entrypoint.as_slice(), self.cmd.as_slice()].concat()
+    }
+}
+
+impl From<&ImageConfig> for RunDefaults {
+    fn from(config: &ImageConfig) -> Self {
+        Self {
+            cmd: config.cmd.clone(),
+            entrypoint: config.entrypoint.clone(),
+            env: config.env.clone(),
+            user: config.user.clone(),
+            working_dir: config.working_dir.clone(),
+        }
+    }
 }
 
 /// What the installer tells about a new environment; the store knows the rest.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NewEnvironment {
+    /// Digests of the blobs that it was made of.
+    pub blobs: Vec<Sha256Digest>,
+    /// What the image says about running it.
+    pub defaults: RunDefaults,
+    /// What the image's name meant.
+    pub image_digest: Option<Sha256Digest>,
     /// The kernel to boot it with.
     pub kernel_digest: Option<Sha256Digest>,
     /// The release of that kernel.
@@ -65,10 +127,14 @@ pub struct NewEnvironment {
     pub packages: Vec<String>,
     /// The recipe by which the layer was made.
     pub recipe: Option<String>,
+    /// What the root image is made of, if equal ones may be shared.
+    pub root_key: Option<RootKey>,
     /// Where it came from.
     pub source: String,
     /// Digest of the source.
     pub source_digest: Option<String>,
+    /// Fingerprints of the keys whose signature the image had.
+    pub verified_by: Vec<Sha256Digest>,
 }
 
 impl EnvironmentManifest {

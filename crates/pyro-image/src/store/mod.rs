@@ -1,19 +1,25 @@
 //! The store of environments: what is installed, and how an installation comes and goes.
 //!
 //! ```text
-//! <root>/<platform>/debian_12-1.0.0/rootfs.ext4        the root image
+//! <root>/<platform>/debian_12-1.0.0/rootfs.ext4        the root image, a link to a shared one
 //! <root>/<platform>/debian_12-1.0.0/environment.json   the manifest
-//! <root>/<platform>/.lock-debian_12-1.0.0              held by the process that installs
+//! <root>/<platform>/debian_12-1.0.0/use.lock           held by who uses it; its time is the last use
+//! <root>/<platform>/.lock-debian_12-1.0.0              held by the process that installs or removes
 //! <root>/<platform>/.partial-debian_12-1.0.0-<random>/ staging of that process
+//! <root>/<platform>/.shared/…                          root images by what they are made of
 //! ```
 //!
 //! An installation is replaced as a whole and atomically. Kernels are kept elsewhere, see
-//! [`crate::kernel`], and are only named here. The store never makes a root image.
+//! [`crate::kernel`], and are only named here; so are the blobs of images, see [`crate::blobs`].
+//! The store never makes a root image.
 
 mod error;
+mod hold;
 mod manifest;
 mod payload;
 mod prune;
+mod remove;
+mod shared;
 mod staging;
 
 use std::fs;
@@ -21,17 +27,25 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 pub use error::StoreError;
-pub use manifest::{EnvironmentManifest, NewEnvironment};
+pub use hold::Hold;
+pub use manifest::{EnvironmentManifest, NewEnvironment, RunDefaults};
 pub use payload::{EnvironmentListing, EnvironmentReport};
-pub use prune::{PruneResult, StaleStaging};
+pub use prune::{PruneOptions, PruneResult, StaleStaging};
+pub use remove::Removed;
+pub use shared::RootKey;
 pub use staging::{BUILD_SPACE_BYTES, Staging};
 
-use crate::catalog::{Catalog, CatalogEntry};
+use crate::blobs::BlobStore;
+use crate::catalog::{Catalog, CatalogEntry, EnvironmentName};
 
 /// Name of the root image in an install directory.
 pub const ROOTFS: &str = "rootfs.ext4";
+/// Name of the kernel in an install directory, where the environment brought one.
+pub const VMLINUX: &str = "vmlinux";
 /// Name of the manifest in an install directory.
 pub const MANIFEST: &str = "environment.json";
+/// Name of the file in an install directory that is locked by whoever uses the environment.
+pub const USE_LOCK: &str = "use.lock";
 
 /// How staging directories begin.
 const STAGING: &str = ".partial-";
@@ -94,21 +108,44 @@ impl EnvironmentStore {
         &self.catalog
     }
 
+    /// The blobs that images are made of, for all platforms.
+    pub fn blobs(&self) -> BlobStore {
+        BlobStore::new(self.root.join("blobs"))
+    }
+
     /// The directory of the store's platform.
     pub fn platform_dir(&self) -> PathBuf {
         self.root.join(&self.platform)
     }
 
+    /// What a name means: an entry of the catalog, something that was built on this host, or an
+    /// image.
+    pub fn entry(&self, name: &str) -> Result<CatalogEntry, StoreError> {
+        if let Ok(entry) = self.catalog.get(name) {
+            return Ok(entry.clone());
+        }
+        match EnvironmentName::parse(name)? {
+            EnvironmentName::Image(image) => Ok(CatalogEntry::of_image(image)),
+            EnvironmentName::Plain(name) => {
+                let built = CatalogEntry::built(&name);
+                if inode(&self.install_dir(&built)).is_some() {
+                    Ok(built)
+                } else {
+                    Err(self.catalog.unknown(&name).into())
+                }
+            }
+        }
+    }
+
     /// Where an environment is or would be installed.
-    pub fn install_dir(&self, name: &str) -> Result<PathBuf, StoreError> {
-        Ok(self.directory_of(self.catalog.get(name)?))
+    pub fn install_dir(&self, entry: &CatalogEntry) -> PathBuf {
+        self.platform_dir().join(entry.directory_name())
     }
 
     /// Whether an environment is installed and valid. Cheap, unless the marks of the root image
     /// have changed; then all of it is hashed, blocking, and the new marks are kept.
-    pub fn installed(&self, name: &str) -> Result<InstallState, StoreError> {
-        let entry = self.catalog.get(name)?;
-        let dir = self.directory_of(entry);
+    pub fn installed(&self, entry: &CatalogEntry) -> Result<InstallState, StoreError> {
+        let dir = self.install_dir(entry);
         for _ in 1..LOOKS {
             let before = inode(&dir);
             let state = self.look(entry, &dir)?;
@@ -120,15 +157,44 @@ impl EnvironmentStore {
         self.look(entry, &dir)
     }
 
-    /// Like [`Self::installed`], but hashes the root image, blocking.
-    pub fn verify(&self, name: &str) -> Result<InstallState, StoreError> {
-        let state = self.installed(name)?;
+    /// Like [`Self::installed`], but hashes the files, blocking.
+    pub fn verify(&self, entry: &CatalogEntry) -> Result<InstallState, StoreError> {
+        let state = self.installed(entry)?;
         if let InstallState::Valid(installed) = &state
             && let Err(reason) = manifest::verify_content(&installed.dir, &installed.manifest)?
         {
             return Ok(InstallState::Invalid { reason });
         }
         Ok(state)
+    }
+
+    /// The environments that are installed, or tried to be, and that no catalog names, by name.
+    fn uncatalogued(&self) -> Result<Vec<CatalogEntry>, StoreError> {
+        let named: std::collections::BTreeSet<String> = self
+            .catalog
+            .entries()
+            .iter()
+            .map(CatalogEntry::directory_name)
+            .collect();
+        let mut entries = Vec::new();
+        for directory in self.directories()? {
+            if directory.starts_with(STAGING) || named.contains(&directory) {
+                continue;
+            }
+            let Ok(manifest) = manifest::read(&self.platform_dir().join(&directory))? else {
+                continue;
+            };
+            let entry = match EnvironmentName::parse(&manifest.name) {
+                Ok(EnvironmentName::Image(image)) => CatalogEntry::of_image(image),
+                Ok(EnvironmentName::Plain(name)) => CatalogEntry::built(&name),
+                Err(_) => continue,
+            };
+            if entry.directory_name() == directory {
+                entries.push(entry);
+            }
+        }
+        entries.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(entries)
     }
 
     fn look(&self, entry: &CatalogEntry, dir: &Path) -> Result<InstallState, StoreError> {
@@ -165,10 +231,6 @@ impl EnvironmentStore {
         if let Ok(Some(_lock)) = crate::lock::FileLock::try_take(&self.lock_path(name)) {
             let _ = manifest::rewrite(dir, refreshed);
         }
-    }
-
-    fn directory_of(&self, entry: &CatalogEntry) -> PathBuf {
-        self.platform_dir().join(entry.directory_name())
     }
 
     fn lock_path(&self, directory_name: &str) -> PathBuf {

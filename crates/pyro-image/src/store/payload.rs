@@ -3,12 +3,13 @@
 //! Pure conversion of states into fields.
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use serde::Serialize;
 
 use crate::catalog::CatalogEntry;
 use crate::disk;
-use crate::store::{EnvironmentManifest, EnvironmentStore, InstallState, StoreError};
+use crate::store::{EnvironmentManifest, EnvironmentStore, InstallState, StoreError, hold};
 
 /// All environments.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -63,19 +64,24 @@ pub struct EnvironmentReport {
     /// Bytes that the installation takes on the disk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_bytes: Option<u64>,
+    /// When a machine used it last, seconds since the epoch; its installation counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_used_at: Option<u64>,
     /// The manifest of a valid installation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub install_manifest: Option<EnvironmentManifest>,
 }
 
 impl EnvironmentStore {
-    /// All environments of the catalog, sorted by name. As cheap as [`Self::installed`].
+    /// All environments of the catalog, and what is installed besides, sorted by name. As cheap
+    /// as [`Self::installed`].
     pub fn list(&self) -> Result<EnvironmentListing, StoreError> {
+        let mut entries = self.catalog().entries().to_vec();
+        entries.extend(self.uncatalogued()?);
+        entries.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(EnvironmentListing {
             catalog_version: self.catalog().catalog_version.clone(),
-            environments: self
-                .catalog()
-                .entries()
+            environments: entries
                 .iter()
                 .map(|entry| self.report(entry))
                 .collect::<Result<_, _>>()?,
@@ -83,18 +89,16 @@ impl EnvironmentStore {
     }
 
     /// One environment. As cheap as [`Self::installed`].
-    pub fn inspect(&self, name: &str) -> Result<EnvironmentReport, StoreError> {
-        self.report(self.catalog().get(name)?)
-    }
-
-    fn report(&self, entry: &CatalogEntry) -> Result<EnvironmentReport, StoreError> {
-        let install_dir = self.install_dir(&entry.name)?;
-        let (install_manifest, invalid_reason) = match self.installed(&entry.name)? {
+    pub fn report(&self, entry: &CatalogEntry) -> Result<EnvironmentReport, StoreError> {
+        let install_dir = self.install_dir(entry);
+        let (install_manifest, invalid_reason) = match self.installed(entry)? {
             InstallState::Absent => (None, None),
             InstallState::Valid(installed) => (Some(installed.manifest), None),
             InstallState::Invalid { reason } => (None, Some(reason)),
         };
         let sizes = disk::sizes(&install_dir).ok();
+        let last_used = hold::last_used(&install_dir)
+            .and_then(|used| used.duration_since(SystemTime::UNIX_EPOCH).ok());
         Ok(EnvironmentReport {
             name: entry.name.clone(),
             version: entry.version.clone(),
@@ -115,6 +119,7 @@ impl EnvironmentStore {
             invalid_reason,
             size_bytes: sizes.map(|(apparent, _)| apparent),
             disk_bytes: sizes.map(|(_, allocated)| allocated),
+            last_used_at: last_used.map(|used| used.as_secs()),
             install_manifest,
         })
     }

@@ -1,15 +1,31 @@
-//! Removes what no environment of this product needs any more.
+//! Removes what no environment of this product needs any more, or what nobody has used lately.
 //!
-//! A valid current installation is never removed, nor anything whose lock somebody holds.
+//! Nothing whose lock somebody holds is ever removed, nor anything that a machine uses. Without
+//! options every valid installation stays.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
+use crate::blobs::Swept;
+use crate::catalog::CatalogEntry;
 use crate::disk;
 use crate::lock::FileLock;
-use crate::store::{EnvironmentStore, InstallState, LOCK, STAGING, StoreError};
+use crate::store::{EnvironmentStore, InstallState, LOCK, STAGING, StoreError, hold, manifest};
+
+/// What to remove beside what cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PruneOptions {
+    /// Every environment that no machine uses.
+    pub all: bool,
+    /// Environments that no machine uses and that were last used, or else installed, this long
+    /// ago or longer.
+    pub older_than: Option<Duration>,
+    /// Only tell.
+    pub dry_run: bool,
+}
 
 /// What was removed, or would be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -18,6 +34,12 @@ pub struct PruneResult {
     pub deleted_environment_dirs: Vec<String>,
     /// How many they are.
     pub count: usize,
+    /// Blobs that no installed environment is made of.
+    pub deleted_blobs: usize,
+    /// Bytes on the disk that became free.
+    pub freed_bytes: u64,
+    /// Environments that would have been removed if machines did not use them, by name.
+    pub in_use: Vec<String>,
 }
 
 /// A staging directory that no process uses any more.
@@ -28,44 +50,107 @@ pub struct StaleStaging {
 }
 
 impl EnvironmentStore {
-    /// Removes stale staging directories, installations that the catalog does not name in this
-    /// version, and invalid ones. With `dry_run` only tells.
-    pub fn prune(&self, dry_run: bool) -> Result<PruneResult, StoreError> {
-        let current: BTreeSet<_> = self
+    /// Removes stale staging directories, installations of other versions of what the catalog
+    /// names, invalid ones, what the options name, and root images that are nobody's then.
+    pub fn prune(&self, options: PruneOptions) -> Result<PruneResult, StoreError> {
+        let known: BTreeMap<String, CatalogEntry> = self
             .catalog()
             .entries()
             .iter()
-            .map(|entry| (entry.directory_name(), entry.name.clone()))
+            .cloned()
+            .chain(self.uncatalogued()?)
+            .map(|entry| (entry.directory_name(), entry))
             .collect();
         let mut deleted = Vec::new();
+        let mut in_use = Vec::new();
+        let mut freed = 0_u64;
         for name in self.directories()? {
             if name.starts_with(STAGING) {
                 continue;
             }
+            let entry = known.get(&name);
+            if !self.is_doomed(&name, entry, options)? {
+                continue;
+            }
+            let dir = self.platform_dir().join(&name);
             let Some(_lock) = FileLock::try_take(&self.lock_path(&name))? else {
                 continue;
             };
-            let entry = current.iter().find(|(directory, _)| *directory == name);
-            if let Some((_, environment)) = entry
-                && matches!(self.installed(environment)?, InstallState::Valid(_))
-            {
-                continue;
+            let bytes = own_bytes(&dir, options.dry_run);
+            let unused = if options.dry_run {
+                hold::exclude_users(&dir)?.is_some()
+            } else {
+                // Somebody may have replaced it before we had the lock.
+                if !self.is_doomed(&name, entry, options)? {
+                    continue;
+                }
+                self.remove_unused(&name)?
+            };
+            if unused {
+                freed = freed.saturating_add(bytes);
+                deleted.push(name);
+            } else {
+                in_use.push(entry.map_or(name, |entry| entry.name.clone()));
             }
-            if !dry_run {
-                disk::remove_tree(&self.platform_dir().join(&name))?;
-            }
-            deleted.push(name);
         }
-        for stale in self.remove_stale_staging(dry_run)? {
+        for stale in self.remove_stale_staging(options.dry_run)? {
             if let Some(name) = stale.path.file_name().and_then(|name| name.to_str()) {
                 deleted.push(name.to_owned());
             }
         }
+        for bytes in self.remove_unshared(options.dry_run)? {
+            freed = freed.saturating_add(bytes);
+        }
+        let blobs = self.prune_blobs(&deleted, options)?;
         deleted.sort();
+        in_use.sort();
         Ok(PruneResult {
             count: deleted.len(),
             deleted_environment_dirs: deleted,
+            deleted_blobs: blobs.count,
+            freed_bytes: freed.saturating_add(blobs.bytes),
+            in_use,
         })
+    }
+
+    fn is_doomed(
+        &self,
+        directory: &str,
+        entry: Option<&CatalogEntry>,
+        options: PruneOptions,
+    ) -> Result<bool, StoreError> {
+        let Some(entry) = entry else {
+            return Ok(true);
+        };
+        let InstallState::Valid(installed) = self.installed(entry)? else {
+            return Ok(true);
+        };
+        let unused_since = hold::last_used(&self.platform_dir().join(directory)).or_else(|| {
+            let seconds = u64::try_from(installed.manifest.installed_at).ok()?;
+            SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+        });
+        let is_old = options.older_than.is_some_and(|age| {
+            let unused = unused_since.and_then(|since| since.elapsed().ok());
+            unused.is_some_and(|unused| unused >= age)
+        });
+        Ok(options.all || is_old)
+    }
+
+    /// Removes the blobs that no installation but `deleted` ones names.
+    fn prune_blobs(&self, deleted: &[String], options: PruneOptions) -> Result<Swept, StoreError> {
+        let needed = || -> Result<_, StoreError> {
+            let mut needed = Vec::new();
+            for name in self.directories()? {
+                if name.starts_with(STAGING) || deleted.contains(&name) {
+                    continue;
+                }
+                if let Ok(manifest) = manifest::read(&self.platform_dir().join(&name))? {
+                    needed.extend(manifest.blobs);
+                }
+            }
+            Ok(needed)
+        };
+        self.blobs().sweep(needed, options.all, options.dry_run)
     }
 
     /// Staging directories that no process uses any more; unless `dry_run`, they are removed.
@@ -99,7 +184,7 @@ impl EnvironmentStore {
 
     /// Directories below the platform's directory. Hidden ones that are no staging belong to
     /// somebody else and are left out.
-    fn directories(&self) -> Result<Vec<String>, StoreError> {
+    pub(super) fn directories(&self) -> Result<Vec<String>, StoreError> {
         let platform_dir = self.platform_dir();
         Ok(disk::names(&platform_dir)?
             .into_iter()
@@ -107,6 +192,13 @@ impl EnvironmentStore {
             .filter(|name| !name.starts_with(LOCK) && platform_dir.join(name).is_dir())
             .collect())
     }
+}
+
+/// Bytes that go with a directory alone. Before the fact an image that only the shared name
+/// holds beside the directory counts; afterwards that one is found by itself.
+pub(super) fn own_bytes(dir: &Path, before: bool) -> u64 {
+    let most_links = if before { 2 } else { 1 };
+    disk::bytes_with_links(dir, most_links)
 }
 
 /// The install directory that a staging directory is for. Other names that begin like one are

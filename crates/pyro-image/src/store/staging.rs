@@ -5,6 +5,7 @@
 //!                      └────drop────► nothing has happened
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -20,12 +21,12 @@ use crate::progress::{self, ProgressSink};
 use crate::record::FileRecord;
 use crate::store::manifest::SCHEMA;
 use crate::store::{
-    EnvironmentManifest, EnvironmentStore, Installed, MANIFEST, NewEnvironment, ROOTFS, STAGING,
-    StoreError,
+    EnvironmentManifest, EnvironmentStore, Installed, MANIFEST, NewEnvironment, ROOTFS, RootKey,
+    STAGING, StoreError, USE_LOCK, VMLINUX,
 };
 
-/// Room that building an environment takes at most: the layer, the unpacked system that it is
-/// made of, and the root image.
+/// Room that building an environment by the recipe takes at most: the layer, the unpacked system
+/// that it is made of, and the root image.
 pub const BUILD_SPACE_BYTES: u64 = 3 * 1024 * 1024 * 1024;
 
 /// An installation in the making. Dropping it removes everything; that blocks.
@@ -34,7 +35,9 @@ pub struct Staging {
     dir: PathBuf,
     target: PathBuf,
     entry: CatalogEntry,
-    catalog_version: String,
+    store: EnvironmentStore,
+    /// What is known of the root image, if it is a shared one.
+    adopted: Option<FileRecord>,
     // Dropped last: whoever holds the lock finds no staging of ours.
     _lock: FileLock,
 }
@@ -42,34 +45,32 @@ pub struct Staging {
 impl EnvironmentStore {
     /// Begins to install an environment, whether or not it is installed. Waits up to `deadline`
     /// while another process installs it: look again with [`Self::installed`] afterwards.
-    /// Needs [`BUILD_SPACE_BYTES`] of free space.
     pub async fn begin_install(
         &self,
-        name: &str,
+        entry: &CatalogEntry,
         deadline: Duration,
         progress: &ProgressSink,
     ) -> Result<Staging, StoreError> {
-        let entry = self.catalog().get(name)?.clone();
         let platform_dir = self.platform_dir();
         disk::create_private_dir(&platform_dir)?;
         let directory_name = entry.directory_name();
         let lock_path = self.lock_path(&directory_name);
-        let lock = FileLock::take(&lock_path, name, deadline, progress).await?;
+        let lock = FileLock::take(&lock_path, &entry.name, deadline, progress).await?;
         self.remove_staging_of(&directory_name)?;
-        disk::require_space(&platform_dir, BUILD_SPACE_BYTES)?;
         let prefix = format!("{STAGING}{directory_name}-");
         Ok(Staging {
             dir: disk::create_staging_dir(&platform_dir, &prefix)?,
             target: platform_dir.join(directory_name),
-            entry,
-            catalog_version: self.catalog().catalog_version.clone(),
+            entry: entry.clone(),
+            store: self.clone(),
+            adopted: None,
             _lock: lock,
         })
     }
 }
 
 impl Staging {
-    /// The private directory to work in. Only [`ROOTFS`] in it survives the commit.
+    /// The private directory to work in. Only [`ROOTFS`] and [`VMLINUX`] in it survive the commit.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -82,6 +83,18 @@ impl Staging {
     /// The environment that is being installed.
     pub fn entry(&self) -> &CatalogEntry {
         &self.entry
+    }
+
+    /// Checks that this many bytes more can be written.
+    pub fn require_space(&self, bytes: u64) -> Result<(), StoreError> {
+        Ok(disk::require_space(&self.dir, bytes)?)
+    }
+
+    /// Takes the root image of another environment that is made of the same, if there is one.
+    /// Blocking, and for a while if the image's marks have changed.
+    pub fn adopt(&mut self, key: RootKey) -> Result<bool, StoreError> {
+        self.adopted = self.store.link_shared(key, &self.rootfs())?;
+        Ok(self.adopted.is_some())
     }
 
     /// Makes the staged root image the installed one. Everything else in the staging directory
@@ -107,19 +120,26 @@ impl Staging {
             });
         }
         for name in disk::names(&self.dir)? {
-            if name != ROOTFS {
+            if name != ROOTFS && name != VMLINUX {
                 disk::remove_tree(&self.dir.join(name))?;
             }
         }
-        let record = (|| {
-            // Other users open the image through descriptors that we hand them.
-            fs::set_permissions(&rootfs, Permissions::from_mode(0o644))?;
-            File::open(&rootfs)?.sync_all()?;
-            FileRecord::record(&rootfs)
-        })()
-        .map_err(|source| DiskError::new("read", &rootfs, source))?;
-        let manifest = self.manifest(environment, record);
+        let mut artifacts = BTreeMap::new();
+        let record = match self.adopted {
+            Some(record) => record,
+            None => record(&rootfs)?,
+        };
+        artifacts.insert(ROOTFS.to_owned(), record);
+        let vmlinux = self.dir.join(VMLINUX);
+        if vmlinux.is_file() {
+            artifacts.insert(VMLINUX.to_owned(), self::record(&vmlinux)?);
+        }
+        if let (Some(key), None) = (environment.root_key, self.adopted) {
+            self.store.share(key, &rootfs, &record);
+        }
+        let manifest = self.manifest(environment, artifacts);
         disk::write_new(&self.dir.join(MANIFEST), &manifest.to_bytes())?;
+        disk::write_new(&self.dir.join(USE_LOCK), b"")?;
         disk::sync(&self.dir)?;
         self.switch()?;
         Ok(Installed {
@@ -129,13 +149,20 @@ impl Staging {
         })
     }
 
-    fn manifest(&self, new: NewEnvironment, rootfs: FileRecord) -> EnvironmentManifest {
+    fn manifest(
+        &self,
+        new: NewEnvironment,
+        artifacts: BTreeMap<String, FileRecord>,
+    ) -> EnvironmentManifest {
         let seconds = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |elapsed| elapsed.as_secs());
         EnvironmentManifest {
-            artifacts: [(ROOTFS.to_owned(), rootfs)].into(),
-            catalog_version: self.catalog_version.clone(),
+            artifacts,
+            blobs: new.blobs,
+            catalog_version: self.store.catalog().catalog_version.clone(),
+            defaults: new.defaults,
+            image_digest: new.image_digest,
             installed_at: i64::try_from(seconds).unwrap_or(i64::MAX),
             kernel_digest: new.kernel_digest,
             kernel_release: new.kernel_release,
@@ -143,9 +170,11 @@ impl Staging {
             name: self.entry.name.clone(),
             packages: new.packages,
             recipe: new.recipe,
+            root_key: new.root_key,
             schema: SCHEMA,
             source: new.source,
             source_digest: new.source_digest,
+            verified_by: new.verified_by,
             version: self.entry.version.clone(),
         }
     }
@@ -169,6 +198,17 @@ impl Staging {
         let parent = self.target.parent().unwrap_or(Path::new("."));
         Ok(disk::sync(parent)?)
     }
+}
+
+/// Flushes and records a file of the installation.
+fn record(path: &Path) -> Result<FileRecord, DiskError> {
+    let record = || {
+        // Other users open it through descriptors that we hand them.
+        fs::set_permissions(path, Permissions::from_mode(0o644))?;
+        File::open(path)?.sync_all()?;
+        FileRecord::record(path)
+    };
+    record().map_err(|source| DiskError::new("read", path, source))
 }
 
 impl Drop for Staging {

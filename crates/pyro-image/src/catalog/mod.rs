@@ -1,8 +1,17 @@
-//! The environments that the product knows by name.
+//! The environments that can be named: those of the product, those of users, and images.
 //!
-//! Pure data: nothing here looks at a disk or a network.
+//! Pure data: nothing here looks at a disk or a network. Files of users are parsed in [`file`],
+//! any other text becomes an entry in [`name`].
+
+mod file;
+mod name;
 
 use serde::Serialize;
+
+pub use file::CatalogFileError;
+pub use name::{EnvironmentName, NameError};
+
+use crate::oci::{ImageReference, ReferenceError};
 
 /// The version of every built-in environment.
 const ENVIRONMENT_VERSION: &str = "1.0.0";
@@ -48,11 +57,35 @@ pub struct CatalogEntry {
     pub source_digest: Option<String>,
     /// Versions of the product that the environment was made for; informational.
     pub compatibility: String,
+    /// How it is made when it is not installed.
+    #[serde(skip)]
+    pub source: EntrySource,
 }
 
-/// A name that the catalog does not have.
+/// How an environment is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EntrySource {
+    /// Out of the distribution's packages, on this host; where the host cannot do that, the
+    /// published image instead.
+    Recipe {
+        /// The published image.
+        published: Option<ImageReference>,
+    },
+    /// Out of an image.
+    Image(ImageReference),
+    /// It was built on this host and cannot be made again from its name.
+    Built,
+}
+
+/// A name that means no environment.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CatalogError {
+    /// It looks like an image's name and is none.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    /// It is no name at all.
+    #[error(transparent)]
+    Name(#[from] NameError),
     /// No entry has this name.
     #[error("unknown environment `{name}`")]
     UnknownEnvironment {
@@ -67,9 +100,12 @@ impl CatalogError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::UnknownEnvironment { known, .. } => {
-                Some(format!("known environments: {}", known.join(", ")))
-            }
+            Self::Reference(error) => error.hint(),
+            Self::Name(error) => error.hint(),
+            Self::UnknownEnvironment { name, known } => Some(format!(
+                "known environments: {}; for an image of Docker Hub write `docker.io/library/{name}`",
+                known.join(", ")
+            )),
         }
     }
 }
@@ -127,6 +163,13 @@ impl Catalog {
                         oci_reference: Some(ENVIRONMENT_VERSION.to_owned()),
                         source_digest: None,
                         compatibility: ">=0.1.0,<1.0.0".to_owned(),
+                        source: EntrySource::Recipe {
+                            published: format!(
+                                "registry-1.docker.io/{repository}:{ENVIRONMENT_VERSION}"
+                            )
+                            .parse()
+                            .ok(),
+                        },
                     },
                 )
                 .collect(),
@@ -142,6 +185,23 @@ impl Catalog {
         }
     }
 
+    /// This catalog with the entries of a user's file beside its own. `path` is for messages.
+    pub fn extended(self, text: &str, path: &std::path::Path) -> Result<Self, CatalogFileError> {
+        let added = file::parse(text, path)?;
+        for entry in &added {
+            if let Some(other) = self.environments.iter().find(|other| other.clashes(entry)) {
+                return Err(CatalogFileError::Clash {
+                    path: path.to_owned(),
+                    name: entry.name.clone(),
+                    other: other.name.clone(),
+                });
+            }
+        }
+        let mut environments = self.environments;
+        environments.extend(added);
+        Ok(Self::new(environments))
+    }
+
     /// All entries, sorted by name.
     pub fn entries(&self) -> &[CatalogEntry] {
         &self.environments
@@ -152,21 +212,35 @@ impl Catalog {
         self.environments
             .iter()
             .find(|entry| entry.name == name)
-            .ok_or_else(|| CatalogError::UnknownEnvironment {
-                name: name.to_owned(),
-                known: self
-                    .environments
-                    .iter()
-                    .map(|entry| entry.name.clone())
-                    .collect(),
-            })
+            .ok_or_else(|| self.unknown(name))
+    }
+
+    /// The error for a name that means nothing.
+    pub(crate) fn unknown(&self, name: &str) -> CatalogError {
+        let names = self.environments.iter().map(|entry| entry.name.clone());
+        CatalogError::UnknownEnvironment {
+            name: name.to_owned(),
+            known: names.collect(),
+        }
     }
 }
 
 impl CatalogEntry {
-    /// Name of the install directory: `debian:12` of version `1.0.0` is `debian_12-1.0.0`.
+    /// Name of the install directory: `debian:12` of version `1.0.0` is `debian_12-1.0.0`. That
+    /// of an image ends with a part of the digest of its name, because much of a name cannot
+    /// stand in a file's.
     pub fn directory_name(&self) -> String {
-        format!("{}-{}", self.name.replace(':', "_"), self.version)
+        match EnvironmentName::parse(&self.name) {
+            Ok(EnvironmentName::Plain(_)) => {
+                format!("{}-{}", self.name.replace(':', "_"), self.version)
+            }
+            Ok(EnvironmentName::Image(_)) | Err(_) => name::image_directory(&self.name),
+        }
+    }
+
+    /// Whether the two cannot be installed side by side.
+    fn clashes(&self, other: &Self) -> bool {
+        self.name == other.name || self.directory_name() == other.directory_name()
     }
 }
 

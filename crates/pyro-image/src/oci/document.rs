@@ -16,6 +16,8 @@ use crate::oci::platform::Platform;
 pub const MAX_DOCUMENT: u64 = 4 * 1024 * 1024;
 /// The most layers of an image. Images in use have a few dozen at most.
 pub const MAX_LAYERS: usize = 128;
+/// The most labels of an image. Images in use have a few dozen at most.
+pub const MAX_LABELS: usize = 1024;
 /// The most images of an index.
 const MAX_IMAGES: usize = 1024;
 
@@ -71,6 +73,8 @@ pub struct ImageConfig {
     pub architecture: String,
     /// Operating system, in the words of Go.
     pub os: String,
+    /// What the image says about itself: at most [`MAX_LABELS`] names with their texts.
+    pub labels: BTreeMap<String, String>,
     /// Digests of the layers' uncompressed tars, in the layers' order.
     pub diff_ids: Vec<Sha256Digest>,
 }
@@ -267,6 +271,7 @@ pub(super) fn config(
         user: Option<String>,
         entrypoint: Option<Vec<String>>,
         cmd: Option<Vec<String>>,
+        labels: Option<BTreeMap<String, String>>,
     }
     let invalid = |error: serde_json::Error| from.invalid(error.to_string());
     let raw: Raw = serde_json::from_slice(bytes).map_err(invalid)?;
@@ -288,6 +293,10 @@ pub(super) fn config(
         )));
     }
     let run = raw.config.unwrap_or_default();
+    let labels = run.labels.unwrap_or_default();
+    if labels.len() > MAX_LABELS {
+        return Err(from.invalid(format!("it has more than {MAX_LABELS} labels")));
+    }
     let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
     Ok(ImageConfig {
         env: run.env.unwrap_or_default(),
@@ -297,6 +306,7 @@ pub(super) fn config(
         cmd: run.cmd.unwrap_or_default(),
         architecture: offered.architecture,
         os: offered.os,
+        labels,
         diff_ids: raw.rootfs.diff_ids,
     })
 }
@@ -474,6 +484,14 @@ mod tests {
         assert_eq!(image.user, None);
         assert_eq!(image.cmd, ["c"]);
         assert!(image.entrypoint.is_empty());
+        assert!(image.labels.is_empty());
+        let mut labelled = document.clone();
+        let label = |number: usize| (format!("l{number}"), json!("text"));
+        labelled["config"]["Labels"] = (0..MAX_LABELS).map(label).collect();
+        let labels = read(&labelled, 1).unwrap().labels;
+        assert_eq!((labels.len(), labels["l0"].as_str()), (MAX_LABELS, "text"));
+        labelled["config"]["Labels"] = (0..=MAX_LABELS).map(label).collect();
+        assert!(read(&labelled, 1).is_err());
         assert!(matches!(read(&document, 2), Err(OciError::Document { .. })));
         let mut other = document.clone();
         other["architecture"] = json!("arm64");

@@ -29,7 +29,7 @@ mod settings;
 mod source;
 
 pub use client::Client;
-pub use document::{ImageConfig, MAX_DOCUMENT, MAX_LAYERS};
+pub use document::{ImageConfig, MAX_DOCUMENT, MAX_LABELS, MAX_LAYERS};
 pub use error::{Cause, OciError};
 pub use media::LayerMediaType;
 pub use platform::Platform;

@@ -35,6 +35,9 @@ const IMAGE: &str = "the image";
 const MANIFEST: &str = "the manifest";
 const CONFIG: &str = "the config";
 
+/// The annotation with the name of what a layer holds.
+pub(super) const TITLE: &str = "org.opencontainers.image.title";
+
 /// An image whose layers are in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PulledImage {
@@ -61,6 +64,8 @@ pub struct LayerBlob {
     pub size: u64,
     /// How it is compressed.
     pub media_type: LayerMediaType,
+    /// What the manifest calls it (`org.opencontainers.image.title`), as it stands there.
+    pub title: Option<String>,
     /// The blob.
     pub path: PathBuf,
 }
@@ -513,6 +518,7 @@ impl Pull<'_> {
                 diff_id: *diff_id,
                 size: layer.size,
                 media_type: *media_type,
+                title: layer.annotations.get(TITLE).cloned(),
                 path,
             })
             .collect();

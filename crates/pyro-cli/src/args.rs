@@ -2,9 +2,10 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use pyro::EngineChoice;
+use pyro::{EngineChoice, PullPolicy};
 
 /// Give a coding agent a throw-away Linux machine.
 #[derive(Debug, Parser)]
@@ -49,6 +50,16 @@ pub(crate) struct Global {
         help_heading = GLOBAL
     )]
     pub(crate) kernel: Option<PathBuf>,
+    /// Fetch nothing over the network: what is not here is an error [env: PYRO_OFFLINE]
+    #[arg(
+        long,
+        env = "PYRO_OFFLINE",
+        value_parser = clap::builder::FalseyValueParser::new(),
+        global = true,
+        hide_env = true,
+        help_heading = GLOBAL
+    )]
+    pub(crate) offline: bool,
     /// Say nothing but errors on stderr
     #[arg(long, short, global = true, help_heading = GLOBAL)]
     pub(crate) quiet: bool,
@@ -102,11 +113,16 @@ pub(crate) enum Command {
 Examples:
   pyro run debian:12 -- git --version
   pyro run debian:12 --shell -- 'uname -r && id'
+  pyro run docker.io/library/alpine:3 -- cat /etc/os-release
   tar c . | pyro run debian:12 -i -- tar t")]
 pub(crate) struct RunArgs {
-    /// Environment to run, such as `debian:12`
+    /// Environment to run: a name such as `debian:12`, an image such as
+    /// `docker.io/library/alpine:3`, `oci:DIR[:TAG]`, `docker-archive:FILE` or `dir:PATH`
     #[arg(value_name = "ENVIRONMENT")]
     pub(crate) environment: String,
+    /// When to look up what an image's name means
+    #[arg(long, value_enum, default_value = "missing", value_name = "WHEN")]
+    pub(crate) pull: Pull,
     /// Virtual processors, 1 to 8
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) vcpu_count: u8,
@@ -130,9 +146,13 @@ pub(crate) struct RunArgs {
     /// Set a variable for the command; may be repeated
     #[arg(long, value_name = "K=V")]
     pub(crate) env: Vec<String>,
-    /// Working directory in the guest [default: /]
+    /// Working directory in the guest [default: the image's, or /]
     #[arg(long, value_name = "DIR")]
     pub(crate) workdir: Option<String>,
+    /// User to run as, a name or number, and behind a colon a group [default: the image's, or
+    /// root]
+    #[arg(long, value_name = "USER")]
+    pub(crate) user: Option<String>,
     /// Pass standard input to the command; otherwise it is empty
     #[arg(long, short)]
     pub(crate) interactive: bool,
@@ -145,24 +165,61 @@ pub(crate) struct RunArgs {
     /// Refused: commands never run on the host
     #[arg(long, hide = true)]
     pub(crate) allow_host_compat: bool,
-    /// Program and arguments
-    #[arg(last = true, required = true, value_name = "ARG")]
+    /// Program and arguments [default: the entrypoint and command of the image]
+    #[arg(last = true, value_name = "ARG")]
     pub(crate) argv: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Pull {
+    /// Each time; what is here already is not fetched again
+    Always,
+    /// If it is not installed
+    Missing,
+    /// Never; nothing is fetched
+    Never,
+}
+
+impl From<Pull> for PullPolicy {
+    fn from(pull: Pull) -> Self {
+        match pull {
+            Pull::Always => Self::Always,
+            Pull::Missing => Self::Missing,
+            Pull::Never => Self::Never,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum EnvCommand {
-    /// List the known environments
+    /// List the known environments, and the images that are installed
     #[command(after_help = "Example: pyro env list --json")]
     List(JsonArgs),
     /// Show one environment
     #[command(after_help = "Example: pyro env inspect debian:12")]
     Inspect(NamedArgs),
     /// Make an environment ready to run
-    #[command(after_help = "Example: pyro env pull debian:12")]
+    #[command(after_help = "\
+Examples:
+  pyro env pull debian:12
+  pyro env pull ghcr.io/owner/image@sha256:DIGEST
+  pyro env pull --pull always docker.io/library/alpine:3")]
     Pull(PullArgs),
-    /// Remove installations that cannot be used and what killed builds left over
-    #[command(after_help = "Example: pyro env prune --dry-run")]
+    /// Compare installed environments with the digests that were recorded
+    #[command(after_help = "\
+Exits with 1 if one is damaged.
+
+Example: pyro env verify debian:12")]
+    Verify(VerifyArgs),
+    /// Remove installed environments that no machine uses
+    #[command(after_help = "Example: pyro env remove docker.io/library/alpine:3")]
+    Remove(RemoveArgs),
+    /// Remove what cannot be used, what killed builds left over, and blobs that nothing needs
+    #[command(after_help = "\
+Examples:
+  pyro env prune --dry-run
+  pyro env prune --older-than 7d
+  pyro env prune --all")]
     Prune(PruneArgs),
 }
 
@@ -185,12 +242,36 @@ pub(crate) struct NamedArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct PullArgs {
-    /// Environment, such as `debian:12`
+    /// Environment: a name such as `debian:12`, an image such as `docker.io/library/alpine:3`,
+    /// `oci:DIR[:TAG]`, `docker-archive:FILE` or `dir:PATH`
     #[arg(value_name = "ENVIRONMENT")]
     pub(crate) environment: String,
-    /// Build it again even if it is installed
+    /// When to look up what an image's name means
+    #[arg(long, value_enum, default_value = "missing", value_name = "WHEN")]
+    pub(crate) pull: Pull,
+    /// Make it again even if it is installed
     #[arg(long)]
     pub(crate) force: bool,
+    /// Print one JSON object, and progress as JSON lines on stderr
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct VerifyArgs {
+    /// Environment; all that are installed if absent
+    #[arg(value_name = "ENVIRONMENT")]
+    pub(crate) environment: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RemoveArgs {
+    /// Environments
+    #[arg(value_name = "ENVIRONMENT", required = true)]
+    pub(crate) environments: Vec<String>,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -198,6 +279,12 @@ pub(crate) struct PullArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct PruneArgs {
+    /// Also every environment that no machine uses
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Also environments that no machine has used for this long, such as `12h` or `7d`
+    #[arg(long, value_name = "AGE", value_parser = parse_age)]
+    pub(crate) older_than: Option<Duration>,
     /// Only tell what would be removed
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -249,4 +336,43 @@ pub(crate) enum SuperviseCommand {
     Probe,
     /// Clear away machines whose supervisor died
     Sweep,
+}
+
+/// A number of days, hours, minutes or seconds.
+fn parse_age(text: &str) -> Result<Duration, String> {
+    let refused = || format!("`{text}` is no age: write a number with `d`, `h`, `m` or `s`");
+    let unit = text.chars().last().ok_or_else(refused)?;
+    let seconds = match unit {
+        'd' => 24 * 3600,
+        'h' => 3600,
+        'm' => 60,
+        's' => 1,
+        _ => return Err(refused()),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| refused())?;
+    let seconds = number.checked_mul(seconds).ok_or_else(refused)?;
+    Ok(Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_has_a_unit() {
+        assert_eq!(parse_age("7d"), Ok(Duration::from_hours(7 * 24)));
+        assert_eq!(parse_age("90s"), Ok(Duration::from_secs(90)));
+        for wrong in [
+            "",
+            "d",
+            "7",
+            "7w",
+            "-1d",
+            "1.5h",
+            "7\u{e4}",
+            "999999999999999999d",
+        ] {
+            assert!(parse_age(wrong).is_err(), "{wrong}");
+        }
+    }
 }

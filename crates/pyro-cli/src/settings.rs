@@ -10,11 +10,17 @@
 //! | `PYRO_ENGINE` | `auto`, `qemu-kvm`, `qemu-tcg` | `auto` |
 //! | `PYRO_KERNEL` | guest kernel in place of the environment's | |
 //! | `PYRO_QEMU` | QEMU program in place of the one in `PATH` | |
+//! | `PYRO_CONFIG_DIR` | `registries.toml`, `catalogs/*.toml` | `$XDG_CONFIG_HOME/pyro`, `~/.config/pyro` |
+//! | `PYRO_OFFLINE` | fetch nothing over the network | |
+//!
+//! What belongs to others is read where they have it: Docker's and Podman's log-ins
+//! (`REGISTRY_AUTH_FILE`, `DOCKER_CONFIG`), proxies (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`,
+//! `NO_PROXY`, in small letters too) and certificates (`SSL_CERT_FILE`).
 
-use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
 
-use pyro::{Error, Home, Settings};
+use pyro::{Catalog, CatalogFileError, Error, Home, Proxies, RegistrySettings, Settings};
 
 use crate::args::Global;
 
@@ -32,18 +38,98 @@ pub(crate) fn settings(global: &Global) -> Result<Settings, Error> {
     if let Some(environments) = path("PYRO_ENVIRONMENT_CACHE_DIR")? {
         home.environments = environments;
     }
+    let config = directory("PYRO_CONFIG_DIR", "XDG_CONFIG_HOME", ".config")?;
     let program = env::current_exe().map_err(|error| Error::InvalidArgument {
         message: format!("this program's own path cannot be found: {error}"),
         hint: Some("mount /proc".into()),
     })?;
+    let search_path = env::var("PATH").unwrap_or_else(|_| SYSTEM_PATH.to_owned());
     Ok(Settings {
-        home,
-        program,
-        search_path: env::var("PATH").unwrap_or_else(|_| SYSTEM_PATH.to_owned()),
         qemu: path("PYRO_QEMU")?,
         kernel: global.kernel.clone(),
         engine: global.engine.into(),
+        catalog: catalog(&config)?,
+        registries: registries(&config, &search_path)?,
+        offline: global.offline,
+        ..Settings::new(home, program, search_path)
     })
+}
+
+/// The product's catalog with the files of the user.
+fn catalog(config: &Path) -> Result<Catalog, Error> {
+    let directory = config.join("catalogs");
+    let mut files: Vec<PathBuf> = match fs::read_dir(&directory) {
+        Ok(entries) => entries
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| {
+                path.extension()
+                    .is_some_and(|extension| extension == "toml")
+            })
+            .collect(),
+        Err(_) => Vec::new(),
+    };
+    files.sort();
+    files.iter().try_fold(Catalog::builtin(), |catalog, path| {
+        let text = fs::read_to_string(path).map_err(|error| CatalogFileError::Unreadable {
+            path: path.clone(),
+            reason: error.to_string(),
+        })?;
+        Ok(catalog.extended(&text, path)?)
+    })
+}
+
+/// How registries are reached, as this user and this host have it.
+fn registries(config: &Path, search_path: &str) -> Result<RegistrySettings, Error> {
+    let mut settings = RegistrySettings {
+        docker_config: docker_config(),
+        credential_program_dirs: env::split_paths(search_path)
+            .filter(|directory| directory.is_absolute())
+            .collect(),
+        extra_ca_files: absolute("SSL_CERT_FILE").into_iter().collect(),
+        proxies: proxies(),
+        ..RegistrySettings::default()
+    };
+    let path = config.join("registries.toml");
+    match fs::read_to_string(&path) {
+        Ok(text) => settings.add_file(&text, &path)?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(source) => {
+            return Err(Error::Io {
+                action: "read",
+                path,
+                source,
+            });
+        }
+    }
+    Ok(settings)
+}
+
+/// The first file with log-ins that is there.
+fn docker_config() -> Option<PathBuf> {
+    [
+        absolute("REGISTRY_AUTH_FILE"),
+        absolute("DOCKER_CONFIG").map(|directory| directory.join("config.json")),
+        absolute("XDG_RUNTIME_DIR").map(|directory| directory.join("containers/auth.json")),
+        absolute("HOME").map(|home| home.join(".docker/config.json")),
+    ]
+    .into_iter()
+    .flatten()
+    .find(|path| path.is_file())
+}
+
+fn proxies() -> Proxies {
+    // Small letters first: that is how programs agree, because a web server hands capitals on.
+    let variable = |small: &str| {
+        [small.to_owned(), small.to_uppercase()]
+            .iter()
+            .find_map(|name| env::var(name).ok().filter(|value| !value.is_empty()))
+    };
+    Proxies {
+        http: variable("http_proxy").or_else(|| variable("all_proxy")),
+        https: variable("https_proxy").or_else(|| variable("all_proxy")),
+        no_proxy: variable("no_proxy"),
+    }
 }
 
 /// `variable`, else `pyro` below `xdg`, else `pyro` below `fallback` in the home directory.

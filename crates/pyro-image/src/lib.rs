@@ -10,6 +10,7 @@
 pub mod blobs;
 pub mod catalog;
 pub mod digest;
+pub mod directory;
 pub mod disk;
 pub mod host;
 pub mod kernel;

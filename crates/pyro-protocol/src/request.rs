@@ -222,6 +222,9 @@ pub struct BuildRoot {
 pub struct LayerDisk {
     /// Id of the disk.
     pub disk: String,
+    /// Where on the disk the tar begins, in bytes.
+    #[serde(default)]
+    pub offset: u64,
     /// Bytes of the tar; the disk is padded to whole sectors.
     pub size: u64,
 }

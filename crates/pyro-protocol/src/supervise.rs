@@ -102,6 +102,9 @@ pub enum Role {
         root_image: PathBuf,
         /// Size of the fresh disk in MiB; it is sparse.
         upper_mib: u32,
+        /// A file that the supervisor holds locked shared as long as it lives, so that nobody
+        /// removes the environment meanwhile.
+        use_lock: PathBuf,
     },
     /// Build a root image: layer tars read-only, an empty ext4 made to be filled.
     Builder {

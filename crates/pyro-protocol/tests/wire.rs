@@ -100,6 +100,7 @@ fn the_agents_messages() {
                 target: "target".into(),
                 layers: vec![LayerDisk {
                     disk: "layer-0".into(),
+                    offset: 2,
                     size: 1,
                 }],
             },
@@ -196,6 +197,7 @@ fn the_supervisors_messages() {
         role: Role::Environment {
             root_image: "/r".into(),
             upper_mib: 1,
+            use_lock: "/u".into(),
         },
         network: false,
         ttl_ms: 1,

@@ -43,6 +43,17 @@ pub struct BlankDisk<'a> {
     pub label: &'a str,
     /// Whether it has a journal.
     pub journal: Journal,
+    /// How many files fit on it.
+    pub files: Files,
+}
+
+/// How many files fit on a file system, by its size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Files {
+    /// As many as usual: one in 16 KiB.
+    Usual,
+    /// As many as possible, one in each block of 4 KiB: for a tree that nobody has counted.
+    Most,
 }
 
 /// Whether a file system has a journal.
@@ -95,6 +106,10 @@ impl Mke2fs {
             Journal::Without => "^has_journal,^resize_inode",
             Journal::With => "has_journal,^resize_inode",
         };
+        let bytes_per_file = match disk.files {
+            Files::Usual => "16384",
+            Files::Most => "4096",
+        };
         let output = tokio::process::Command::new(&self.program)
             .args([
                 "-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0", "-O", features,
@@ -104,7 +119,7 @@ impl Mke2fs {
                 "-E",
                 "nodiscard,lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0",
             ])
-            .args(["-L", disk.label, "--"])
+            .args(["-i", bytes_per_file, "-L", disk.label, "--"])
             .arg(path)
             .env_clear()
             .env("LC_ALL", "C")
@@ -228,6 +243,7 @@ mod tests {
                 size_bytes: 4 << 30,
                 label: "upper",
                 journal,
+                files: Files::Usual,
             };
             mke2fs().blank_ext4(&path, disk).await.unwrap();
             let metadata = path.metadata().unwrap();
@@ -267,6 +283,7 @@ mod tests {
             size_bytes: 4096,
             label: "x",
             journal: Journal::With,
+            files: Files::Usual,
         };
         assert!(matches!(
             mke2fs().blank_ext4(&path, disk).await,
@@ -299,6 +316,7 @@ mod tests {
             size_bytes: 1 << 20,
             label: "x",
             journal: Journal::Without,
+            files: Files::Usual,
         };
         let error = missing
             .blank_ext4(&directory.path().join("disk"), disk)

@@ -188,13 +188,7 @@ impl Pyro {
                 qemu_version: probe.qemu_version,
                 programs,
                 kernel,
-                catalog_version: self
-                    .settings()
-                    .home
-                    .environment_store()
-                    .catalog()
-                    .catalog_version
-                    .clone(),
+                catalog_version: self.settings().catalog.catalog_version.clone(),
                 places,
                 environments,
                 leftovers,

@@ -1,12 +1,20 @@
 //! What can go wrong, as one type with one code, message and hint for every face.
 
+mod codes;
+
 use std::path::PathBuf;
 
-use pyro_image::{CatalogError, DiskError, HostError, KernelError, RecipeError, StoreError};
+use pyro_image::catalog::CatalogFileError;
+use pyro_image::directory::DirectoryError;
+use pyro_image::layers::LayerError;
+use pyro_image::oci::RegistriesFileError;
+use pyro_image::{KernelError, OciError, RecipeError, StoreError};
 pub use pyro_protocol::code::chain;
 use pyro_protocol::code::{ErrorCode, ErrorReply};
 use pyro_protocol::supervise::Failure;
 use serde_json::{Value, json};
+
+use codes::{directory_code, io_code, kernel_code, layer_code, oci_code, recipe_code, store_code};
 
 /// A failed operation of the SDK.
 #[derive(Debug, thiserror::Error)]
@@ -38,14 +46,36 @@ pub enum Error {
     /// An environment could not be built.
     #[error(transparent)]
     Recipe(#[from] RecipeError),
-    /// An installed environment is damaged.
-    #[error("the environment `{name}` is damaged: {reason}")]
-    DamagedEnvironment {
+    /// A catalog file of a user cannot be used.
+    #[error(transparent)]
+    CatalogFile(#[from] CatalogFileError),
+    /// A user's settings of registries cannot be used.
+    #[error(transparent)]
+    RegistriesFile(#[from] RegistriesFileError),
+    /// An image cannot be got.
+    #[error(transparent)]
+    Image(#[from] OciError),
+    /// A layer of an image cannot be used.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// A directory cannot be made an environment.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// An environment that was built here is gone or damaged.
+    #[error("the environment `{name}` was built on this host and cannot be made again")]
+    CannotMakeAgain {
         /// The environment.
         name: String,
-        /// What is wrong with it.
-        reason: String,
     },
+    /// An environment is removed again and again while it is being used.
+    #[error("the environment `{name}` was removed each time that it was about to be used")]
+    EnvironmentVanishes {
+        /// The environment.
+        name: String,
+    },
+    /// There is no kernel, and none may be fetched.
+    #[error("no guest kernel is installed, and the network is not to be used")]
+    OfflineKernel,
     /// A machine did not come up or went away.
     #[error("{}", .0.message)]
     Machine(Box<Failure>),
@@ -94,7 +124,12 @@ impl Error {
             Self::Environment(error) => store_code(error),
             Self::Kernel(error) | Self::KernelOverride { source: error, .. } => kernel_code(error),
             Self::Recipe(error) => recipe_code(error),
-            Self::DamagedEnvironment { .. } => ErrorCode::DigestMismatch,
+            Self::CatalogFile(_) | Self::RegistriesFile(_) => ErrorCode::InvalidArgument,
+            Self::Image(error) => oci_code(error),
+            Self::Layer(error) => layer_code(error),
+            Self::Directory(error) => directory_code(error),
+            Self::CannotMakeAgain { .. } | Self::OfflineKernel => ErrorCode::FailedPrecondition,
+            Self::EnvironmentVanishes { .. } => ErrorCode::Conflict,
             Self::Machine(failure) => failure.code,
             Self::Expired => ErrorCode::Expired,
             Self::Ended { .. } => ErrorCode::Cancelled,
@@ -116,9 +151,20 @@ impl Error {
                     .into(),
             ),
             Self::Recipe(error) => error.hint(),
-            Self::DamagedEnvironment { name, .. } => Some(format!(
-                "build it again with `pyro env pull --force {name}`"
+            Self::CatalogFile(error) => error.hint(),
+            Self::RegistriesFile(error) => error.hint(),
+            Self::Image(error) => error.hint(),
+            Self::Layer(error) => error.hint(),
+            Self::Directory(error) => error.hint(),
+            Self::CannotMakeAgain { name } => Some(format!(
+                "build it again with `pyro env build --name {name}`, or remove it with `pyro env remove {name}`"
             )),
+            Self::EnvironmentVanishes { .. } => {
+                Some("see which process prunes environments, then try again".into())
+            }
+            Self::OfflineKernel => {
+                Some("run it once without `--offline` and `--pull never`".into())
+            }
             Self::Machine(failure) => failure.hint.clone(),
             Self::Expired => Some("give it longer with `--ttl-seconds`".into()),
             Self::Ended { .. } => None,
@@ -176,71 +222,6 @@ impl Error {
         Self::Unreachable {
             reason: error.to_string(),
         }
-    }
-}
-
-fn store_code(error: &StoreError) -> ErrorCode {
-    match error {
-        StoreError::Catalog(CatalogError::UnknownEnvironment { .. }) => ErrorCode::NotFound,
-        StoreError::Disk(error) => disk_code(error),
-        StoreError::Locked { .. } => ErrorCode::Conflict,
-        StoreError::NoRootImage { .. } => ErrorCode::Internal,
-    }
-}
-
-fn kernel_code(error: &KernelError) -> ErrorCode {
-    match error {
-        KernelError::Disk(error) => disk_code(error),
-        KernelError::Host(error) => host_code(error),
-        KernelError::Locked { .. } => ErrorCode::Conflict,
-        KernelError::Invalid { .. } => ErrorCode::DigestMismatch,
-        KernelError::NotAnImage { .. } => ErrorCode::InvalidArgument,
-        KernelError::NotInstalled { .. } => ErrorCode::NotFound,
-        KernelError::PackageUnknown { .. }
-        | KernelError::PackageUnusable { .. }
-        | KernelError::ModuleCompression { .. }
-        | KernelError::ModuleMissing { .. }
-        | KernelError::ModuleUnreadable { .. } => ErrorCode::HostUnavailable,
-    }
-}
-
-fn recipe_code(error: &RecipeError) -> ErrorCode {
-    match error {
-        RecipeError::Host(error) => host_code(error),
-        RecipeError::Disk(error) => disk_code(error),
-        RecipeError::UnknownDistribution { .. } => ErrorCode::Unsupported,
-        RecipeError::NoBuildMode { .. } => ErrorCode::HostUnavailable,
-    }
-}
-
-fn host_code(error: &HostError) -> ErrorCode {
-    match error {
-        HostError::HostProgramMissing { .. } | HostError::Run { .. } => ErrorCode::HostUnavailable,
-        HostError::Failed { stderr, .. } if stderr.contains("No space left on device") => {
-            ErrorCode::NoSpace
-        }
-        HostError::Failed { .. } => ErrorCode::HostUnavailable,
-        HostError::TimedOut { .. } => ErrorCode::Timeout,
-    }
-}
-
-fn disk_code(error: &DiskError) -> ErrorCode {
-    match error {
-        DiskError::AccessDenied { .. } => ErrorCode::PermissionDenied,
-        DiskError::NoSpace { .. } => ErrorCode::NoSpace,
-        DiskError::Io { source, .. } => io_code(source),
-        DiskError::SubordinateFiles { .. } => ErrorCode::PermissionDenied,
-    }
-}
-
-fn io_code(error: &std::io::Error) -> ErrorCode {
-    match error.kind() {
-        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
-            ErrorCode::PermissionDenied
-        }
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorCode::NoSpace,
-        std::io::ErrorKind::NotFound => ErrorCode::NotFound,
-        _ => ErrorCode::Internal,
     }
 }
 

@@ -68,6 +68,8 @@ pub struct ExecOptions {
     pub env: BTreeMap<String, String>,
     /// Working directory in the guest; `/` if absent.
     pub cwd: Option<String>,
+    /// User of the guest to run as: a name or number, and behind a colon a group; root if absent.
+    pub user: Option<String>,
     /// Time limit, above zero.
     pub timeout: Duration,
     /// Whether standard input is fed; otherwise it is empty.
@@ -81,6 +83,7 @@ impl ExecOptions {
             program,
             env: BTreeMap::new(),
             cwd: None,
+            user: None,
             timeout: pyro_protocol::exec::DEFAULT_TIMEOUT,
             stdin: false,
         }
@@ -107,6 +110,7 @@ impl ExecOptions {
         let request = ExecRequest {
             env: Some(self.env.clone()),
             cwd: self.cwd.clone(),
+            user: self.user.clone(),
             timeout_ms: Some(u64::try_from(millis).unwrap_or(u64::MAX)),
             stream: true,
             stdin: self.stdin,

@@ -34,8 +34,8 @@ impl Pyro {
     pub async fn gc(&self, dry_run: bool) -> Result<GcReport, Error> {
         let swept = supervisor::sweep(self.settings(), dry_run).await?;
         let home = &self.settings().home;
-        let mut paths: Vec<PathBuf> = home
-            .environment_store()
+        let mut paths: Vec<PathBuf> = self
+            .store()
             .remove_stale_staging(dry_run)?
             .into_iter()
             .map(|stale| stale.path)

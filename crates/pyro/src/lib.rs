@@ -28,12 +28,18 @@ pub mod run;
 pub mod settings;
 mod supervisor;
 
-pub use environment::PulledEnvironment;
+pub use environment::{EnvironmentOptions, PulledEnvironment, VerifiedEnvironment};
 pub use error::Error;
 pub use exec::{Exec, ExecOptions, ExecOutput, Program, StdinWriter};
 pub use machine::{Machine, MachineOptions};
+pub use pyro_image::catalog::{Catalog, CatalogFileError};
+pub use pyro_image::oci::{
+    Mirror, Proxies, PullPolicy, RegistriesFileError, RegistryHost, RegistrySettings, RetryPolicy,
+};
 pub use pyro_image::progress::{self, Progress, ProgressSink};
-pub use pyro_image::store::{EnvironmentListing, EnvironmentReport, PruneResult};
+pub use pyro_image::store::{
+    EnvironmentListing, EnvironmentReport, PruneOptions, PruneResult, Removed,
+};
 pub use pyro_protocol::code::ErrorCode;
 pub use pyro_protocol::exec::{ExecEnd, is_env_name, signal_name};
 pub use pyro_protocol::request::BootTimes;

@@ -4,8 +4,10 @@
 //! this value it lives; when the value is dropped, or this process dies, the supervisor ends
 //! the machine and leaves nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use pyro_image::store::{Hold, RunDefaults};
 use pyro_protocol::AGENT_PORT;
 use pyro_protocol::supervise::{
     ControlRequest, EndReason, Event, Failure, Lease, MAX_LINE, MachineOrder, Ready, Role,
@@ -21,6 +23,7 @@ use tokio::time::timeout;
 
 use crate::Pyro;
 use crate::boot_files::BootFiles;
+use crate::environment::{EnvironmentOptions, defaults};
 use crate::error::Error;
 use crate::exec::{Call, Exec, ExecOptions};
 use crate::supervisor;
@@ -91,6 +94,9 @@ impl MachineOptions {
 pub struct Machine {
     id: String,
     environment: Option<String>,
+    defaults: RunDefaults,
+    /// Keeps the environment in place until the supervisor has a hold of its own, and longer.
+    hold: Option<Arc<Hold>>,
     supervisor: Child,
     events: BufReader<OwnedReadHalf>,
     line: Vec<u8>,
@@ -101,7 +107,7 @@ pub struct Machine {
 }
 
 impl Pyro {
-    /// Orders a machine that runs `environment`, building the environment if it is missing.
+    /// Orders a machine that runs `environment`, making the environment if it is missing.
     /// Returns as soon as the supervisor has the order: see [`Machine::wait_ready`].
     pub async fn order_machine(
         &self,
@@ -111,7 +117,9 @@ impl Pyro {
     ) -> Result<Machine, Error> {
         options.check()?;
         self.reconcile().await;
-        let environment = self.ready_environment(environment, progress).await?;
+        let environment = self
+            .ready_environment(environment, EnvironmentOptions::default(), progress)
+            .await?;
         Machine::of(self, &environment, options)
     }
 
@@ -148,9 +156,12 @@ impl Machine {
         let role = Role::Environment {
             root_image: environment.rootfs.clone(),
             upper_mib: UPPER_MIB,
+            use_lock: environment.hold.path().to_owned(),
         };
         let mut machine = Self::order(pyro, role, environment.boot.clone(), options)?;
         machine.environment = Some(environment.name.clone());
+        machine.defaults = environment.defaults.clone();
+        machine.hold = Some(Arc::clone(&environment.hold));
         Ok(machine)
     }
 
@@ -196,6 +207,8 @@ impl Machine {
         Ok(Self {
             id: order.id,
             environment: None,
+            defaults: RunDefaults::default(),
+            hold: None,
             supervisor,
             events: BufReader::new(events),
             line: Vec::new(),
@@ -239,8 +252,9 @@ impl Machine {
         Ok(None)
     }
 
-    /// Starts a command.
+    /// Starts a command. What the options leave open is as the environment's image says.
     pub async fn exec(&mut self, options: &ExecOptions) -> Result<Exec, Error> {
+        let options = &defaults::apply(&self.defaults, options);
         let request = options.request()?;
         let call = match self.call(&request).await {
             Ok(call) => call,

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use pyro_image::oci::PullPolicy;
 use pyro_protocol::capture::Capture;
 use pyro_protocol::exec::{ExecEnd, signal_name};
 use pyro_protocol::supervise::EndReason;
 use serde::Serialize;
 
-use crate::environment::ReadyEnvironment;
+use crate::environment::{EnvironmentOptions, ReadyEnvironment, defaults};
 use crate::error::Error;
 use crate::exec::{Exec, ExecOptions, ExecOutput, Program, StdinWriter};
 use crate::machine::{Machine, MachineOptions};
@@ -28,8 +29,10 @@ const CLEANUP_REASON: &str = "post_exec_cleanup";
 pub struct RunOptions {
     /// The environment's name.
     pub environment: String,
-    /// What to run.
-    pub program: Program,
+    /// When the environment's image is looked up, if it is one.
+    pub pull: PullPolicy,
+    /// What to run; what the environment's image says if absent.
+    pub program: Option<Program>,
     /// Virtual processors, 1 to 8.
     pub vcpu_count: u8,
     /// Memory in MiB, 256 to 32768.
@@ -42,8 +45,10 @@ pub struct RunOptions {
     pub network: bool,
     /// Variables added to the guest's environment.
     pub env: BTreeMap<String, String>,
-    /// Working directory in the guest; `/` if absent.
+    /// Working directory in the guest; the image's, or else `/`, if absent.
     pub cwd: Option<String>,
+    /// User of the guest to run as; the image's, or else root, if absent.
+    pub user: Option<String>,
     /// Whether standard input is fed.
     pub stdin: bool,
 }
@@ -55,7 +60,8 @@ impl RunOptions {
         let exec = ExecOptions::new(program);
         Self {
             environment: environment.into(),
-            program: exec.program,
+            pull: PullPolicy::default(),
+            program: Some(exec.program),
             vcpu_count: machine.vcpu_count,
             mem_mib: machine.mem_mib,
             timeout: exec.timeout,
@@ -63,6 +69,7 @@ impl RunOptions {
             network: machine.network,
             env: exec.env,
             cwd: exec.cwd,
+            user: exec.user,
             stdin: exec.stdin,
         }
     }
@@ -77,11 +84,12 @@ impl RunOptions {
         }
     }
 
-    fn exec(&self) -> ExecOptions {
+    fn exec(&self, program: Program) -> ExecOptions {
         ExecOptions {
-            program: self.program.clone(),
+            program,
             env: self.env.clone(),
             cwd: self.cwd.clone(),
+            user: self.user.clone(),
             timeout: self.timeout,
             stdin: self.stdin,
         }
@@ -104,7 +112,7 @@ pub enum RunEvent {
 #[derive(Debug)]
 pub struct Run {
     machine: Machine,
-    options: RunOptions,
+    options: ExecOptions,
     environment: ReadyEnvironment,
     exec: Option<Exec>,
     begun: Instant,
@@ -183,7 +191,9 @@ impl Pyro {
     /// Begins a run: checks everything, makes the environment ready, orders the machine.
     pub async fn run(&self, options: RunOptions, progress: &ProgressSink) -> Result<Run, Error> {
         let begun = Instant::now();
-        options.exec().check()?;
+        if let Some(program) = &options.program {
+            options.exec(program.clone()).check()?;
+        }
         options.machine().check()?;
         if options.ttl.is_zero() {
             return Err(Error::invalid(
@@ -193,12 +203,25 @@ impl Pyro {
         }
         self.reconcile().await;
         let environment = self
-            .ready_environment(&options.environment, progress)
+            .ready_environment(
+                &options.environment,
+                EnvironmentOptions {
+                    pull: options.pull,
+                    force: false,
+                },
+                progress,
+            )
             .await?;
+        let program = match &options.program {
+            Some(program) => program.clone(),
+            None => defaults::command(&environment.defaults, &environment.name)?,
+        };
+        let exec_options = options.exec(program);
+        exec_options.check()?;
         let machine = Machine::of(self, &environment, &options.machine())?;
         Ok(Run {
             machine,
-            options,
+            options: exec_options,
             environment,
             exec: None,
             begun,
@@ -260,7 +283,7 @@ impl Run {
             return Ok(RunEvent::Phase(phase));
         }
         self.ready_at.get_or_insert_with(Instant::now);
-        self.exec = Some(self.machine.exec(&self.options.exec()).await?);
+        self.exec = Some(self.machine.exec(&self.options).await?);
         Ok(RunEvent::Executing)
     }
 

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use pyro_image::catalog::PLATFORM;
+use pyro_image::oci::RegistrySettings;
 use pyro_image::{Catalog, EnvironmentStore, KernelStore};
 use pyro_protocol::supervise::EngineChoice;
 
@@ -23,6 +24,42 @@ pub struct Settings {
     pub kernel: Option<PathBuf>,
     /// The engine for machines.
     pub engine: EngineChoice,
+    /// The environments that can be asked for by name.
+    pub catalog: Catalog,
+    /// How registries are reached.
+    pub registries: RegistrySettings,
+    /// Nothing is fetched over the network: what is not there is an error.
+    pub offline: bool,
+    /// The most bytes of an image's layers together once they are decoded; see
+    /// [`MAX_IMAGE_BYTES`].
+    pub max_image_bytes: u64,
+}
+
+/// Beyond every image in use, and less than what fills a disk unnoticed.
+pub const MAX_IMAGE_BYTES: u64 = 64 * 1024 * 1024 * 1024;
+
+impl Settings {
+    /// Settings with the product's own catalog, direct registries and the best engine. `program`
+    /// is the `pyro` to start supervisors with, `search_path` the directories to look for QEMU in.
+    pub fn new(home: Home, program: PathBuf, search_path: String) -> Self {
+        Self {
+            home,
+            program,
+            search_path,
+            qemu: None,
+            kernel: None,
+            engine: EngineChoice::Auto,
+            catalog: Catalog::builtin(),
+            registries: RegistrySettings::default(),
+            offline: false,
+            max_image_bytes: MAX_IMAGE_BYTES,
+        }
+    }
+
+    /// The store of environments.
+    pub fn environment_store(&self) -> EnvironmentStore {
+        EnvironmentStore::new(&self.home.environments, PLATFORM, self.catalog.clone())
+    }
 }
 
 /// The directories, all private to the user.
@@ -47,11 +84,6 @@ impl Home {
             state,
             runtime,
         }
-    }
-
-    /// The store of environments.
-    pub fn environment_store(&self) -> EnvironmentStore {
-        EnvironmentStore::new(&self.environments, PLATFORM, Catalog::builtin())
     }
 
     /// The store of guest kernels.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pyro_archive::codec::encode::{Encoder, Format};
-use pyro_archive::pack::{Options, Packer, Step, Summary};
+use pyro_archive::pack::{Options, Owners, Packer, Step, Summary};
 use pyro_protocol::archive::export::{
     Compression, TreeExport, TreeExportEnd, TreeExportHeader, TreeExportProgress,
 };
@@ -165,6 +165,7 @@ impl Export {
             include_root: request.include_root,
             max_bytes: request.max_bytes.unwrap_or(u64::MAX),
             max_entries: request.max_entries.unwrap_or(u64::MAX),
+            owners: Owners::AsFound,
         };
         let shown = source.place.shown();
         let header = TreeExportHeader {

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pyro_archive::pack::{Options, PackError, Packer, Step};
+use pyro_archive::pack::{Options, Owners, PackError, Packer, Step};
 use pyro_protocol::archive::export::{ExportArchive, ExportArchiveHeader};
 use pyro_protocol::code::{ErrorCode, ErrorReply};
 use pyro_protocol::limits::{FRAME_CHUNK, MAX_EXPORTS};
@@ -94,6 +94,7 @@ fn pack(
         include_root: false,
         max_bytes: room,
         max_entries: u64::MAX,
+        owners: Owners::AsFound,
     };
     let out = BufWriter::with_capacity(BUFFER, spool);
     let root = source.place.root();

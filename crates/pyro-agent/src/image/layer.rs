@@ -10,7 +10,7 @@ use pyro_archive::extract::ExtractError;
 use pyro_archive::extract::layer::{Position, Section, unpack};
 use pyro_archive::extract::options::Progress;
 use pyro_protocol::code::ErrorReply;
-use pyro_protocol::request::BuildProgress;
+use pyro_protocol::request::{BuildProgress, LayerDisk};
 
 use super::failed;
 use crate::archive::fault;
@@ -31,17 +31,17 @@ impl Reached {
     }
 }
 
-/// Unpacks the first `size` bytes of `device` beneath `root`, onto the layers below.
+/// Unpacks the layer on `device` beneath `root`, onto the layers below.
 pub(super) fn put(
     device: File,
-    size: u64,
+    disk: &LayerDisk,
     root: &str,
     position: Position,
     reached: &Reached,
 ) -> Result<(), ErrorReply> {
     let root = Root::open(Path::new(root)).map_err(|error| failed("opening the root", &error))?;
     let input = Told {
-        section: Section::new(device, size),
+        section: Section::new(device, disk.offset, disk.size),
         at: 0,
         before: reached.bytes.load(Ordering::Relaxed),
         reached,

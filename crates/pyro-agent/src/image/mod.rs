@@ -75,14 +75,11 @@ fn build(order: &BuildRoot, reached: &Reached) -> Result<(), ErrorReply> {
     // The host made it; an image has no use for it.
     let _ = std::fs::remove_dir(format!("{TARGET}/lost+found"));
     let mut position = Position::Lowest;
-    for layer in &order.layers {
+    for (index, layer) in order.layers.iter().enumerate() {
         let device =
             File::open(disk(&layer.disk)?).map_err(|error| failed("opening a layer", &error))?;
-        layer::put(device, layer.size, TARGET, position, reached).map_err(|error| {
-            ErrorReply::new(
-                error.code,
-                format!("layer `{}`: {}", layer.disk, error.error),
-            )
+        layer::put(device, layer, TARGET, position, reached).map_err(|error| {
+            ErrorReply::new(error.code, format!("layer {}: {}", index + 1, error.error))
         })?;
         position = Position::Above;
     }

@@ -52,16 +52,19 @@ pub fn unpack<R: Read + Seek>(
         Position::Lowest => {}
         Position::Above if plain => {
             rewind(&mut input)?;
-            apply_whiteouts(&mut Reader::seekable(&mut input), &root, progress)?;
+            let mut reader = Reader::seekable(&mut input).with_unpadded_end();
+            apply_whiteouts(&mut reader, &root, progress)?;
         }
         Position::Above => {
             rewind(&mut input)?;
-            let mut reader = Reader::new(BufReader::with_capacity(BUFFER, open(&mut input)?));
+            let mut reader = Reader::new(BufReader::with_capacity(BUFFER, open(&mut input)?))
+                .with_unpadded_end();
             apply_whiteouts(&mut reader, &root, progress)?;
         }
     }
     rewind(&mut input)?;
-    let mut reader = Reader::new(BufReader::with_capacity(BUFFER, open(&mut input)?));
+    let mut reader =
+        Reader::new(BufReader::with_capacity(BUFFER, open(&mut input)?)).with_unpadded_end();
     let mut extractor = Extractor::new(root, Options::layer(), progress)?;
     while let Some(member) = reader.next_member()? {
         if Whiteout::read(&member.path)?.is_none() {
@@ -73,18 +76,24 @@ pub fn unpack<R: Read + Seek>(
     Ok(extractor.summary().clone())
 }
 
-/// The first bytes of a file: a layer on a disk that is padded behind it.
+/// A part of a file: a layer on a disk that has others beside it and is padded behind it.
 #[derive(Debug)]
 pub struct Section {
     file: File,
+    begin: u64,
     size: u64,
     at: u64,
 }
 
 impl Section {
-    /// The first `size` bytes of `file`.
-    pub fn new(file: File, size: u64) -> Self {
-        Self { file, size, at: 0 }
+    /// The `size` bytes of `file` that begin at `begin`.
+    pub fn new(file: File, begin: u64, size: u64) -> Self {
+        Self {
+            file,
+            begin,
+            size,
+            at: 0,
+        }
     }
 }
 
@@ -92,7 +101,8 @@ impl Read for Section {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = self.size.saturating_sub(self.at);
         let most = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
-        let count = self.file.read_at(&mut buffer[..most], self.at)?;
+        let at = self.begin.saturating_add(self.at);
+        let count = self.file.read_at(&mut buffer[..most], at)?;
         self.at += count as u64;
         Ok(count)
     }

@@ -65,6 +65,21 @@ pub struct Options {
     pub max_bytes: u64,
     /// Most members.
     pub max_entries: u64,
+    /// Whose the members are.
+    pub owners: Owners,
+}
+
+/// Whose the members of an archive are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owners {
+    /// Who owns the files.
+    AsFound,
+    /// Root's, where the files are this user's, with its group: what a user without rights
+    /// prepares stands for a system in which root owns it.
+    RootFor {
+        /// The user's id.
+        uid: u32,
+    },
 }
 
 /// Why packing cannot go on.
@@ -453,12 +468,16 @@ impl<W: Write> Packer<W> {
         if self.summary.entries >= max_entries {
             return Err(PackError::TooManyEntries { limit: max_entries });
         }
+        let (uid, gid) = match self.options.owners {
+            Owners::RootFor { uid } if uid == stat.st_uid => (0, 0),
+            Owners::AsFound | Owners::RootFor { .. } => (stat.st_uid, stat.st_gid),
+        };
         let member = Member {
             path,
             kind,
             mode: stat.st_mode,
-            uid: stat.st_uid,
-            gid: stat.st_gid,
+            uid,
+            gid,
             modified: Time {
                 seconds: stat.st_mtime,
                 nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),

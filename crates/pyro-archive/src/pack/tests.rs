@@ -18,6 +18,7 @@ const ALL: Options = Options {
     include_root: false,
     max_bytes: u64::MAX,
     max_entries: u64::MAX,
+    owners: Owners::AsFound,
 };
 
 fn packer(root: &Path, options: Options) -> Packer<Vec<u8>> {

@@ -90,6 +90,7 @@ pub struct Reader<R> {
     padding: u64,
     facts: Facts,
     ended: bool,
+    unpadded_end: bool,
 }
 
 impl<R: Read> Reader<R> {
@@ -107,7 +108,16 @@ impl<R: Read> Reader<R> {
             padding: 0,
             facts: Facts::default(),
             ended: false,
+            unpadded_end: false,
         }
+    }
+
+    /// Takes an archive that ends with the content of a member, without the zeros behind it:
+    /// some makers of image layers never end them. Only for what a digest holds together.
+    #[must_use]
+    pub fn with_unpadded_end(mut self) -> Self {
+        self.unpadded_end = true;
+        self
     }
 
     /// The next member, its content left to [`Reader::content`]; what was not read of the
@@ -364,7 +374,8 @@ impl<R: Read> Reader<R> {
         let skipped = (self.skip)(&mut self.input, rest);
         let skipped = skipped.map_err(|source| self.input_error(source))?;
         self.offset += skipped;
-        if skipped < rest {
+        let needed = if self.unpadded_end { self.left } else { rest };
+        if skipped < needed {
             return Err(ReadError::Truncated {
                 offset: self.offset,
             });

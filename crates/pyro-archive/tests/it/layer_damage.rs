@@ -47,12 +47,29 @@ fn a_truncated_archive() {
 }
 
 #[test]
+fn a_layer_may_end_without_the_zeros_behind_its_last_file() {
+    // As `umoci insert` 0.4 writes them.
+    let archive = Forge::new().file("one", "1").file("two", "22").cut();
+    for length in [1024 + 512 + 2, 1024 + 512 + 100, 2048] {
+        for above in [false, true] {
+            let world = World::new();
+            let unpacked = if above {
+                world.unpack_above(&archive[..length])
+            } else {
+                world.unpack(&archive[..length])
+            };
+            assert_eq!(unpacked.unwrap().entries, 2, "{length}");
+        }
+    }
+}
+
+#[test]
 fn bytes_behind_the_size_are_not_read() {
     let world = World::new();
     let archive = Forge::new().file("one", "1").file("two", "2").finish();
     let mut file = tempfile::tempfile().expect("a file");
     file.write_all(&archive).expect("there is room");
-    let section = Section::new(file, 1024);
+    let section = Section::new(file, 0, 1024);
     world
         .layer(section, Position::Above)
         .expect("one whole entry");

@@ -1,8 +1,9 @@
-//! `pyro env`: environments listed, shown, built, pruned.
+//! `pyro env`: environments listed, shown, made, verified, removed.
 
-use pyro::{Error, Pyro};
+use pyro::{EnvironmentOptions, Error, PruneOptions, Pyro};
+use serde_json::json;
 
-use crate::args::EnvCommand;
+use crate::args::{EnvCommand, PullArgs, RemoveArgs};
 use crate::commands::{print, print_json};
 use crate::exit_code::ExitCode;
 use crate::render::{Talk, environment};
@@ -13,6 +14,8 @@ pub(super) fn json(command: &EnvCommand) -> bool {
         EnvCommand::List(args) => args.json,
         EnvCommand::Inspect(args) => args.json,
         EnvCommand::Pull(args) => args.json,
+        EnvCommand::Verify(args) => args.json,
+        EnvCommand::Remove(args) => args.json,
         EnvCommand::Prune(args) => args.json,
     }
 }
@@ -33,30 +36,73 @@ pub(super) async fn env(pyro: &Pyro, command: EnvCommand, talk: &Talk) -> Result
             }
             Ok(print(&environment::details(&report.name, &report)))
         }
-        EnvCommand::Pull(args) => {
-            talk.line(&format!(
-                "[pull] phase=install environment={}",
-                args.environment
-            ));
-            let progress = talk.progress("pull");
-            let pulled = pyro
-                .pull_environment(&args.environment, args.force, &progress)
+        EnvCommand::Pull(args) => pull(pyro, args, talk).await,
+        EnvCommand::Verify(args) => {
+            let verified = pyro
+                .verify_environments(args.environment.as_deref())
                 .await?;
-            talk.line(&format!(
-                "[pull] phase=ready environment={}",
-                args.environment
-            ));
+            let code = if verified.iter().all(|found| found.valid) {
+                ExitCode::Success
+            } else {
+                ExitCode::Failure
+            };
             if args.json {
-                return print_json(&pulled);
+                print_json(&json!({"ok": code == ExitCode::Success, "environments": verified}))?;
+            } else {
+                print(&environment::verified(&verified));
             }
-            Ok(print(&environment::details("Pulled", &pulled.report)))
+            Ok(code)
         }
+        EnvCommand::Remove(args) => remove(pyro, &args),
         EnvCommand::Prune(args) => {
-            let pruned = pyro.prune_environments(args.dry_run)?;
+            let pruned = pyro.prune_environments(PruneOptions {
+                all: args.all,
+                older_than: args.older_than,
+                dry_run: args.dry_run,
+            })?;
             if args.json {
                 return print_json(&pruned);
             }
             Ok(print(&environment::pruned(&pruned, args.dry_run)))
         }
+    }
+}
+
+async fn pull(pyro: &Pyro, args: PullArgs, talk: &Talk) -> Result<ExitCode, Error> {
+    let name = &args.environment;
+    if !args.json {
+        talk.line(&format!("[pull] phase=install environment={name}"));
+    }
+    let progress = talk.progress("pull", args.json);
+    let options = EnvironmentOptions {
+        pull: args.pull.into(),
+        force: args.force,
+    };
+    let pulled = pyro.pull_environment(name, options, &progress).await?;
+    drop(progress);
+    if args.json {
+        return print_json(&pulled);
+    }
+    talk.line(&format!("[pull] phase=ready environment={name}"));
+    Ok(print(&environment::details("Pulled", &pulled.report)))
+}
+
+/// Removes each, as far as it can: one that is in use does not save the others.
+fn remove(pyro: &Pyro, args: &RemoveArgs) -> Result<ExitCode, Error> {
+    let mut removed = Vec::new();
+    let mut failed = None;
+    for name in &args.environments {
+        match pyro.remove_environment(name) {
+            Ok(one) => removed.push(one),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    if !args.json {
+        print(&environment::removed(&removed));
+    }
+    match failed {
+        Some(error) => Err(error),
+        None if args.json => print_json(&json!({"removed": removed})),
+        None => Ok(ExitCode::Success),
     }
 }

@@ -35,7 +35,7 @@ pub(super) async fn run(
     let options = options(args)?;
     let environment = options.environment.clone();
     talk.line(&format!("[run] phase=create environment={environment}"));
-    let progress = talk.progress("run");
+    let progress = talk.progress("run", false);
     let mut run = tokio::select! {
         run = pyro.run(options, &progress) => run?,
         // Dropping the future ends what it began.
@@ -156,6 +156,12 @@ fn options(args: RunArgs) -> Result<RunOptions, Error> {
         };
         env.insert(name.to_owned(), value.to_owned());
     }
+    if args.argv.is_empty() && args.shell {
+        return Err(invalid(
+            "`--shell` needs a command line".into(),
+            "write it behind `--`",
+        ));
+    }
     let argv: Vec<Vec<u8>> = args.argv.into_iter().map(OsStringExt::into_vec).collect();
     let program = if args.shell {
         let line = String::from_utf8(argv.join(&b' ')).map_err(|_| {
@@ -164,11 +170,13 @@ fn options(args: RunArgs) -> Result<RunOptions, Error> {
                 "drop `--shell` to pass arguments as they are",
             )
         })?;
-        Program::Shell(line)
+        Some(Program::Shell(line))
     } else {
-        Program::Argv(argv)
+        (!argv.is_empty()).then_some(Program::Argv(argv))
     };
     Ok(RunOptions {
+        pull: args.pull.into(),
+        program,
         vcpu_count: args.vcpu_count,
         mem_mib: args.mem_mib,
         timeout,
@@ -176,8 +184,9 @@ fn options(args: RunArgs) -> Result<RunOptions, Error> {
         network: args.network,
         env,
         cwd: args.workdir,
+        user: args.user,
         stdin: args.interactive,
-        ..RunOptions::new(args.environment, program)
+        environment: args.environment,
     })
 }
 

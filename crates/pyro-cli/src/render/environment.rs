@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use pyro::{EnvironmentListing, EnvironmentReport, PruneResult};
+use pyro::{EnvironmentListing, EnvironmentReport, PruneResult, Removed, VerifiedEnvironment};
 
 use super::size::size;
 
@@ -32,16 +32,20 @@ pub(crate) fn details(title: &str, found: &EnvironmentReport) -> String {
         let _ = writeln!(text, "{name}: {value}");
     };
     row("Version", &found.version);
-    row(
-        "Distribution",
-        &format!("{} {}", found.distribution, found.distribution_version),
-    );
+    if !found.distribution.is_empty() {
+        row(
+            "Distribution",
+            &format!("{} {}", found.distribution, found.distribution_version),
+        );
+    }
     row("Installed", if found.installed { "yes" } else { "no" });
     if let Some(reason) = &found.invalid_reason {
         row("Damaged", reason);
     }
     row("Cache dir", &found.cache_dir.display().to_string());
-    row("Packages", &found.default_packages.join(", "));
+    if !found.default_packages.is_empty() {
+        row("Packages", &found.default_packages.join(", "));
+    }
     row("Description", &found.description);
     if let Some(manifest) = &found.install_manifest {
         row("Install dir", &found.install_dir.display().to_string());
@@ -58,15 +62,30 @@ pub(crate) fn details(title: &str, found: &EnvironmentReport) -> String {
             row("Kernel", release);
         }
         row("Source", &manifest.source);
+        let defaults = &manifest.defaults;
+        if let Some(user) = &defaults.user {
+            row("User", user);
+        }
+        if let Some(directory) = &defaults.working_dir {
+            row("Working directory", directory);
+        }
+        if !defaults.command().is_empty() {
+            row("Command", &defaults.command().join(" "));
+        }
     }
     if let (Some(registry), Some(repository), Some(reference)) = (
         &found.oci_registry,
         &found.oci_repository,
         &found.oci_reference,
     ) {
+        let separator = if reference.starts_with("sha256:") {
+            '@'
+        } else {
+            ':'
+        };
         row(
             "OCI source",
-            &format!("{registry}/{repository}:{reference}"),
+            &format!("{registry}/{repository}{separator}{reference}"),
         );
     }
     text
@@ -78,6 +97,43 @@ pub(crate) fn pruned(pruned: &PruneResult, dry_run: bool) -> String {
     let mut text = format!("{verb} {} cached environment directories\n", pruned.count);
     for name in &pruned.deleted_environment_dirs {
         let _ = writeln!(text, "- {name}");
+    }
+    let _ = writeln!(
+        text,
+        "{verb} {} blobs, {} in all",
+        pruned.deleted_blobs,
+        size(pruned.freed_bytes)
+    );
+    for name in &pruned.in_use {
+        let _ = writeln!(text, "In use: {name}");
+    }
+    text
+}
+
+/// `env remove`.
+pub(crate) fn removed(removed: &[Removed]) -> String {
+    let mut text = String::new();
+    for one in removed {
+        let _ = writeln!(text, "Removed {} ({})", one.name, size(one.freed_bytes));
+    }
+    text
+}
+
+/// `env verify`.
+pub(crate) fn verified(verified: &[VerifiedEnvironment]) -> String {
+    let mut text = String::new();
+    for found in verified {
+        match &found.reason {
+            None => {
+                let _ = writeln!(text, "{}: intact", found.name);
+            }
+            Some(reason) => {
+                let _ = writeln!(text, "{}: damaged: {reason}", found.name);
+            }
+        }
+    }
+    if verified.is_empty() {
+        text.push_str("No environment is installed\n");
     }
     text
 }

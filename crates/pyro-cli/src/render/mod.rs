@@ -3,6 +3,7 @@
 
 pub(crate) mod doctor;
 pub(crate) mod environment;
+mod events;
 mod progress;
 mod size;
 
@@ -44,11 +45,15 @@ impl Talk {
         }
     }
 
-    /// A sink that shows the progress of long work: a bar on a terminal, else lines with the
-    /// prefix `[prefix]`.
-    pub(crate) fn progress(&self, prefix: &'static str) -> ProgressSink {
+    /// A sink that shows the progress of long work: JSON lines if asked for, a bar on a
+    /// terminal, else lines with the prefix `[prefix]`.
+    pub(crate) fn progress(&self, prefix: &'static str, as_json: bool) -> ProgressSink {
         if self.quiet {
             return pyro::progress::ignore();
+        }
+        if as_json {
+            let events = events::Events::default();
+            return Arc::new(move |event| events.show(&event));
         }
         let progress = Progress::new(prefix, std::io::stderr().is_terminal());
         Arc::new(move |event| progress.show(&event))

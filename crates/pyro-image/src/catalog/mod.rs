@@ -281,7 +281,8 @@ mod tests {
         assert_eq!(error.to_string(), "unknown environment `debian:11`");
         assert_eq!(
             error.hint().unwrap(),
-            "known environments: debian:12, debian:12-base, debian:12-build"
+            "known environments: debian:12, debian:12-base, debian:12-build; for an image of \
+             Docker Hub write `docker.io/library/debian:11`"
         );
     }
 

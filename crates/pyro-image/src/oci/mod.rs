@@ -26,6 +26,7 @@ mod pull;
 mod registry;
 mod retry;
 mod settings;
+mod settings_file;
 mod source;
 
 pub use client::Client;
@@ -36,3 +37,4 @@ pub use platform::Platform;
 pub use pull::{LayerBlob, PulledImage, ResolvedImage};
 pub use reference::{ImageReference, ReferenceError, RegistryHost, RegistryReference};
 pub use settings::{Mirror, Proxies, PullOptions, PullPolicy, RegistrySettings, RetryPolicy};
+pub use settings_file::RegistriesFileError;

@@ -47,6 +47,8 @@ pub struct PulledImage {
     pub resolved_digest: Sha256Digest,
     /// The manifest for the platform.
     pub manifest_digest: Sha256Digest,
+    /// The document that `config` was read from.
+    pub config_digest: Sha256Digest,
     /// What the image says about running it.
     pub config: ImageConfig,
     /// The layers, from the lowest to the uppermost. One may be there several times.
@@ -526,6 +528,7 @@ impl Pull<'_> {
             reference: self.reference.clone(),
             resolved_digest: head.resolved,
             manifest_digest: head.manifest_digest,
+            config_digest: head.manifest.config.digest,
             config: head.config,
             layers,
         }

@@ -248,6 +248,16 @@ impl Tag {
 }
 
 impl ImageReference {
+    /// Whether it means a place by a path that depends on where one stands.
+    pub fn is_relative(&self) -> bool {
+        match self {
+            Self::Registry(_) => false,
+            Self::Layout { path, .. } | Self::DockerArchive { path } | Self::Directory { path } => {
+                path.is_relative()
+            }
+        }
+    }
+
     /// The same image with a relative path taken to be below `base`.
     #[must_use]
     pub fn below(self, base: &Path) -> Self {

@@ -61,6 +61,9 @@ pub struct EnvironmentManifest {
     pub source: String,
     /// Digest of the source.
     pub source_digest: Option<String>,
+    /// What told the source's file from others, where it is one on this host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_mark: Option<String>,
     /// Fingerprints of the keys whose signature the image had when it was installed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub verified_by: Vec<Sha256Digest>,
@@ -133,6 +136,8 @@ pub struct NewEnvironment {
     pub source: String,
     /// Digest of the source.
     pub source_digest: Option<String>,
+    /// What tells the source's file from others.
+    pub source_mark: Option<String>,
     /// Fingerprints of the keys whose signature the image had.
     pub verified_by: Vec<Sha256Digest>,
 }

@@ -73,15 +73,21 @@ pub struct EnvironmentReport {
 }
 
 impl EnvironmentStore {
-    /// All environments of the catalog, and what is installed besides, sorted by name. As cheap
-    /// as [`Self::installed`].
-    pub fn list(&self) -> Result<EnvironmentListing, StoreError> {
+    /// The entries of the catalog, and what is installed besides, sorted by name.
+    pub fn entries(&self) -> Result<Vec<CatalogEntry>, StoreError> {
         let mut entries = self.catalog().entries().to_vec();
         entries.extend(self.uncatalogued()?);
         entries.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(entries)
+    }
+
+    /// All [`entries`](Self::entries), and what is installed of them. As cheap as
+    /// [`Self::installed`].
+    pub fn list(&self) -> Result<EnvironmentListing, StoreError> {
         Ok(EnvironmentListing {
             catalog_version: self.catalog().catalog_version.clone(),
-            environments: entries
+            environments: self
+                .entries()?
                 .iter()
                 .map(|entry| self.report(entry))
                 .collect::<Result<_, _>>()?,

@@ -174,6 +174,7 @@ impl Staging {
             schema: SCHEMA,
             source: new.source,
             source_digest: new.source_digest,
+            source_mark: new.source_mark,
             verified_by: new.verified_by,
             version: self.entry.version.clone(),
         }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use pyro_protocol::code::chain;
 use pyro_protocol::supervise::{Failure, FailureCause, MachineOrder, Role};
-use pyro_vm::disk::{BlankDisk, DiskError, Journal, Mke2fs, clone_sparse};
+use pyro_vm::disk::{BlankDisk, DiskError, Files, Journal, Mke2fs, clone_sparse};
 
 use super::fault::{unwritable, with_hint};
 use crate::diagnosis::failure;
@@ -33,7 +33,7 @@ pub(super) async fn make(order: &MachineOrder, directory: &Path) -> Result<(), B
         }
         Role::Builder {
             target, target_mib, ..
-        } => make_ext4(order, target, *target_mib, "pyro-root").await,
+        } => make_ext4(order, target, *target_mib, "pyro-root", Files::Most).await,
     }
 }
 
@@ -54,7 +54,7 @@ async fn blank_disk(order: &MachineOrder, mib: u32) -> Result<PathBuf, Box<Failu
     })?;
     // Two machines may make it at once: each its own, and the last rename wins.
     let fresh = order.blank_dir.join(format!(".partial-{}", order.id));
-    make_ext4(order, &fresh, mib, "pyro-upper").await?;
+    make_ext4(order, &fresh, mib, "pyro-upper", Files::Usual).await?;
     std::fs::rename(&fresh, &blank)
         .map_err(|error| unwritable("keeping the blank disk", &order.blank_dir, &error))?;
     Ok(blank)
@@ -65,6 +65,7 @@ async fn make_ext4(
     path: &Path,
     mib: u32,
     label: &str,
+    files: Files,
 ) -> Result<(), Box<Failure>> {
     let broken = |error: DiskError| {
         let cause = match error {
@@ -82,6 +83,7 @@ async fn make_ext4(
         size_bytes,
         label,
         journal: Journal::Without,
+        files,
     };
     mke2fs.blank_ext4(path, kind).await.map_err(broken)
 }

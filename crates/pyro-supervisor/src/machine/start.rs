@@ -3,6 +3,7 @@
 //! [`Starting`] holds whatever exists of the machine so far, so that an interruption at any
 //! point leaves the cleaning up with everything it needs.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,11 +11,12 @@ use pyro_link::Opener;
 use pyro_protocol::code::chain;
 use pyro_protocol::supervise::{
     AGENT_SOCKET, CONSOLE_FILE, CONTROL_SOCKET, EndReason, EngineChoice, Failure, FailureCause,
-    Journal, MachineOrder, Ready, VMM_LOG_FILE, VmmIdentity,
+    Journal, MachineOrder, Ready, Role, VMM_LOG_FILE, VmmIdentity,
 };
 use pyro_vm::console::ConsoleLog;
 use pyro_vm::probe::{NoAccelerator, Preference, ProbeCache};
 use pyro_vm::{Accelerator, MachineId, Qemu, StartOptions};
+use rustix::fs::{FlockOperation, flock};
 use tokio::net::UnixListener;
 use tokio::time::{Instant, timeout};
 
@@ -86,6 +88,8 @@ pub(super) struct Starting {
     engine: Option<(Qemu, Accelerator)>,
     vmm: Option<Vmm>,
     booted: Option<Booted>,
+    /// Keeps the environment in place as long as this process lives.
+    _environment: Option<File>,
 }
 
 impl Starting {
@@ -93,6 +97,7 @@ impl Starting {
     pub(super) fn begin(order: &MachineOrder) -> Result<Self, Box<Failure>> {
         let id = MachineId::new(order.id.as_str())
             .map_err(|error| failure(FailureCause::Host, error.to_string()))?;
+        let environment = hold_environment(&order.role)?;
         let uid = UidSlot::take_if_root(spread(&order.id)).map_err(|error| {
             failure(
                 FailureCause::Host,
@@ -139,6 +144,7 @@ impl Starting {
             engine: None,
             vmm: None,
             booted: None,
+            _environment: environment,
         })
     }
 
@@ -357,6 +363,18 @@ fn engine(accelerator: Accelerator) -> EngineChoice {
     }
 }
 
+/// Locks what the machine runs. The client holds it until the machine is ready, so a lock that
+/// cannot be had means that the client is gone and somebody removes the environment.
+fn hold_environment(role: &Role) -> Result<Option<File>, Box<Failure>> {
+    let Role::Environment { use_lock, .. } = role else {
+        return Ok(None);
+    };
+    let failed = |error: std::io::Error| unwritable("holding the environment", use_lock, &error);
+    let file = File::open(use_lock).map_err(failed)?;
+    flock(&file, FlockOperation::NonBlockingLockShared).map_err(|error| failed(error.into()))?;
+    Ok(Some(file))
+}
+
 fn no_engine(wanted: EngineChoice, none: &NoAccelerator) -> Box<Failure> {
     let reasons: Vec<&str> = none
         .findings
@@ -427,6 +445,7 @@ mod tests {
             role: Role::Environment {
                 root_image: home.join("root"),
                 upper_mib: 64,
+                use_lock: home.join("use.lock"),
             },
             network: false,
             ttl_ms: 60_000,
@@ -443,6 +462,7 @@ mod tests {
     #[test]
     fn the_journal_comes_before_everything_else() {
         let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("use.lock"), "").unwrap();
         let starting = Starting::begin(&order(home.path())).unwrap();
         let mut files: Vec<_> = std::fs::read_dir(starting.directory.path())
             .unwrap()

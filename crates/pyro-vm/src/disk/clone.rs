@@ -147,7 +147,7 @@ fn copy_through_memory(from: &File, to: &File, mut position: u64, end: u64) -> i
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::{BlankDisk, Journal, Mke2fs};
+    use crate::disk::{BlankDisk, Files, Journal, Mke2fs};
     use std::ffi::OsStr;
     use std::os::unix::fs::MetadataExt;
 
@@ -272,6 +272,7 @@ mod tests {
             size_bytes: 1 << 30,
             label: "upper",
             journal: Journal::With,
+            files: Files::Usual,
         };
         Mke2fs::locate(OsStr::new(""))
             .unwrap()

@@ -24,8 +24,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use pyro::{
-    EngineChoice, ExecOptions, ExecOutput, Home, Machine, MachineOptions, Program, Pyro,
-    RunOptions, Settings,
+    ExecOptions, ExecOutput, Home, Machine, MachineOptions, Program, Pyro, RunOptions, Settings,
 };
 
 const ENVIRONMENT: &str = "debian:12";
@@ -416,12 +415,9 @@ fn settings(program: &Path) -> Settings {
     let cache = variable("PYRO_CACHE_DIR").unwrap_or_else(|| home.join(".cache/pyro"));
     let state = variable("PYRO_STATE_DIR").unwrap_or_else(|| home.join(".local/state/pyro"));
     let runtime = variable("PYRO_RUNTIME_DIR").unwrap_or_else(|| state.join("run"));
-    Settings {
-        home: Home::new(cache, state, runtime),
-        program: program.canonicalize().unwrap(),
-        search_path: std::env::var("PATH").unwrap(),
-        qemu: None,
-        kernel: None,
-        engine: EngineChoice::Auto,
-    }
+    Settings::new(
+        Home::new(cache, state, runtime),
+        program.canonicalize().unwrap(),
+        std::env::var("PATH").unwrap(),
+    )
 }

@@ -3,22 +3,19 @@
 use std::time::Duration;
 
 use pyro::{
-    EndReason, EngineChoice, ExecOptions, ExecOutput, Home, Lease, Machine, MachineOptions,
-    Program, Pyro, Settings,
+    EndReason, ExecOptions, ExecOutput, Home, Lease, Machine, MachineOptions, Program, Pyro,
+    Settings,
 };
 use pyro_testing::{World, traces};
 
 use super::world;
 
 fn pyro(world: &World) -> Pyro {
-    Pyro::new(Settings {
-        home: Home::new(world.cache().to_owned(), world.state(), world.runtime()),
-        program: env!("CARGO_BIN_EXE_pyro").into(),
-        search_path: std::env::var("PATH").unwrap(),
-        qemu: None,
-        kernel: None,
-        engine: EngineChoice::Auto,
-    })
+    Pyro::new(Settings::new(
+        Home::new(world.cache().to_owned(), world.state(), world.runtime()),
+        env!("CARGO_BIN_EXE_pyro").into(),
+        std::env::var("PATH").unwrap(),
+    ))
 }
 
 async fn started(world: &World, options: &MachineOptions) -> Machine {

@@ -1,0 +1,138 @@
+//! An environment out of an image: pulled, decoded, unpacked inside a builder machine.
+
+use pyro_image::blobs::BlobsHeld;
+use pyro_image::oci::{Client, ImageReference, PullOptions, PulledImage, ResolvedImage};
+use pyro_image::store::{Installed, NewEnvironment, RootKey, RunDefaults};
+use pyro_image::{Kernel, Progress, ProgressSink, Staging, StoreError};
+
+use super::EnvironmentOptions;
+use super::ensure::file_mark;
+use crate::Pyro;
+use crate::error::Error;
+
+/// How much larger than its compressed layers a root file system is taken to be at most before
+/// it is known; images in use are two to four times as large.
+const EXPANSION: u64 = 5;
+
+impl Pyro {
+    /// What an image's name means.
+    pub(super) async fn resolve(
+        &self,
+        image: &ImageReference,
+        options: EnvironmentOptions,
+        progress: &ProgressSink,
+    ) -> Result<ResolvedImage, Error> {
+        let client = self.registry_client()?;
+        let blobs = self.store().blobs();
+        let options = self.pull_options(options);
+        Ok(client.resolve(image, &blobs, &options, progress).await?)
+    }
+
+    pub(super) async fn make_of_image(
+        &self,
+        mut staging: Staging,
+        image: &ImageReference,
+        options: EnvironmentOptions,
+        progress: &ProgressSink,
+    ) -> Result<(Installed, Kernel), Error> {
+        let source_mark = match image {
+            ImageReference::DockerArchive { path } => file_mark(path),
+            _ => None,
+        };
+        let blobs = self.store().blobs();
+        // Until the installation names them, somebody could take its blobs for nobody's.
+        let held = self.hold_blobs().await?;
+        let pulled = self
+            .registry_client()?
+            .pull(image, &blobs, &self.pull_options(options), progress)
+            .await?;
+        let kernel = self.kernel(options, progress).await?;
+        let diff_ids = pulled.layers.iter().map(|layer| layer.diff_id);
+        let root_key = RootKey::of_layers(diff_ids);
+        let shared = match root_key {
+            Some(key) if !options.force => staging.adopt(key)?,
+            _ => false,
+        };
+        if shared {
+            progress(Progress::Step {
+                text: "another environment has the same root image: taking it".into(),
+            });
+        } else {
+            let layer_bytes = pulled
+                .layers
+                .iter()
+                .fold(0, |sum: u64, layer| sum.saturating_add(layer.size));
+            staging.require_space(layer_bytes.saturating_mul(EXPANSION))?;
+            let layers = self
+                .decode_layers(&staging, &pulled.layers, progress)
+                .await?;
+            self.build_root_image(&staging, &kernel, &layers, progress)
+                .await?;
+        }
+        let environment = NewEnvironment {
+            blobs: digests(&pulled),
+            defaults: RunDefaults::from(&pulled.config),
+            image_digest: Some(pulled.resolved_digest),
+            kernel_digest: Some(kernel.digest),
+            kernel_release: kernel.release.clone(),
+            root_key,
+            source: source(image, &pulled),
+            source_digest: Some(pulled.manifest_digest.to_string()),
+            source_mark,
+            ..NewEnvironment::default()
+        };
+        let installed = staging.commit(environment, progress).await?;
+        drop(held);
+        Ok((installed, kernel))
+    }
+
+    async fn hold_blobs(&self) -> Result<BlobsHeld, Error> {
+        let blobs = self.store().blobs();
+        match tokio::task::spawn_blocking(move || blobs.hold()).await {
+            Ok(held) => Ok(held.map_err(StoreError::from)?),
+            // Nobody aborts the task, so it has panicked.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    pub(super) fn pull_options(&self, options: EnvironmentOptions) -> PullOptions {
+        PullOptions {
+            policy: self.policy(options),
+            ..PullOptions::default()
+        }
+    }
+
+    /// A client for registries. Reading certificates takes a moment, so it is made when needed.
+    fn registry_client(&self) -> Result<Client, Error> {
+        Ok(Client::new(self.settings().registries.clone())?)
+    }
+}
+
+/// Every blob that the image consists of.
+fn digests(pulled: &PulledImage) -> Vec<pyro_image::Sha256Digest> {
+    let documents = [
+        pulled.resolved_digest,
+        pulled.manifest_digest,
+        pulled.config_digest,
+    ];
+    let layers = pulled.layers.iter().map(|layer| layer.digest);
+    let mut all: Vec<_> = documents.into_iter().chain(layers).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// Where it came from, in the original's form for registries.
+fn source(image: &ImageReference, pulled: &PulledImage) -> String {
+    match image {
+        ImageReference::Registry(reference) => format!(
+            "oci://{}/{}@{}",
+            reference.host().api(),
+            reference.repository().as_str(),
+            pulled.manifest_digest
+        ),
+        ImageReference::Layout { .. }
+        | ImageReference::DockerArchive { .. }
+        | ImageReference::Directory { .. } => image.to_string(),
+    }
+}

@@ -84,6 +84,19 @@ impl DiskError {
         }
     }
 
+    /// A file that could not be written, with up to `left` bytes still to come.
+    pub(crate) fn of_write(path: &Path, left: u64, source: io::Error) -> Self {
+        let directory = path.parent().unwrap_or(path);
+        match rustix::fs::statvfs(directory) {
+            Ok(stat) if is_full(&source) => Self::NoSpace {
+                path: directory.to_owned(),
+                needed: left,
+                available: stat.f_bavail.saturating_mul(stat.f_frsize),
+            },
+            _ => Self::new("write", path, source),
+        }
+    }
+
     pub(crate) fn new(action: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
         match source.kind() {
@@ -101,6 +114,14 @@ impl DiskError {
             },
         }
     }
+}
+
+/// What a full disk, or a used-up quota, says.
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 /// Checks that this user may still write `needed` bytes below an existing directory.

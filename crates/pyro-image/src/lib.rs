@@ -7,6 +7,7 @@
 //! It reads no environment variables, prints nothing, and never writes outside the directories
 //! that it is given.
 
+pub mod artifacts;
 pub mod blobs;
 pub mod catalog;
 pub mod digest;
@@ -23,7 +24,9 @@ pub mod store;
 
 mod apt;
 mod lock;
+mod sparse;
 
+pub use artifacts::{ArtifactError, ArtifactImage, ExtractedArtifacts};
 pub use blobs::{BlobError, BlobStore};
 pub use catalog::{Catalog, CatalogEntry, CatalogError};
 pub use digest::Sha256Digest;

@@ -2,7 +2,8 @@
 //!
 //! Credentials go to the server that the registry names for tokens, and to the registry itself
 //! if it asks for a password; both over TLS, or to a host that may be spoken to without. Tokens
-//! are kept in memory only, one for each repository of each host.
+//! are kept in memory only, one for each repository of each host and each access to it. What may
+//! write is used for reading as well.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -37,8 +38,17 @@ pub(super) struct Auth {
     tokens: Mutex<HashMap<Key, Token>>,
 }
 
-/// A host and a repository of it.
-type Key = (RegistryHost, Repository);
+/// A host, a repository of it, and what is done there.
+type Key = (RegistryHost, Repository, Access);
+
+/// What is done with a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Access {
+    /// It is read.
+    Pull,
+    /// It is read and written.
+    Push,
+}
 
 #[derive(Debug)]
 struct Token {
@@ -52,6 +62,7 @@ struct Token {
 pub(super) struct Demand<'a> {
     pub(super) host: &'a RegistryHost,
     pub(super) repository: &'a Repository,
+    pub(super) access: Access,
     pub(super) what: &'a str,
 }
 
@@ -73,9 +84,16 @@ impl Auth {
     /// What was sent last time and still holds.
     pub(super) fn remembered(&self, demand: Demand<'_>) -> Option<HeaderValue> {
         let tokens = self.tokens();
-        let token = tokens.get(&demand.key())?;
-        let holds = token.expires.is_none_or(|end| Instant::now() < end);
-        holds.then(|| token.header.clone())
+        let now = Instant::now();
+        let found = |access| {
+            let token = tokens.get(&demand.key(access))?;
+            let holds = token.expires.is_none_or(|end| now < end);
+            holds.then(|| token.header.clone())
+        };
+        match demand.access {
+            Access::Pull => found(Access::Pull).or_else(|| found(Access::Push)),
+            Access::Push => found(Access::Push),
+        }
     }
 
     /// Meets a demand, and remembers what with.
@@ -85,7 +103,7 @@ impl Auth {
         demand: Demand<'_>,
         challenge: Option<Challenge>,
     ) -> Result<HeaderValue, Fault> {
-        self.tokens().remove(&demand.key());
+        self.tokens().remove(&demand.key(demand.access));
         let credentials = self.credentials.find(demand.host).await?;
         let token = match challenge {
             Some(Challenge::Bearer {
@@ -93,8 +111,12 @@ impl Auth {
                 service,
                 scope,
             }) => {
-                let scope = scope
-                    .unwrap_or_else(|| format!("repository:{}:pull", demand.repository.as_str()));
+                let own = format!("repository:{}:pull", demand.repository.as_str());
+                let scope = match demand.access {
+                    Access::Pull => scope.unwrap_or(own),
+                    // A question about a blob is answered with the scope of a pull.
+                    Access::Push => format!("{own},push"),
+                };
                 let realm = demand.realm(http, &realm)?;
                 token(http, demand, credentials, realm, service, &scope).await?
             }
@@ -114,7 +136,7 @@ impl Auth {
             }
         };
         let header = token.header.clone();
-        self.tokens().insert(demand.key(), token);
+        self.tokens().insert(demand.key(demand.access), token);
         Ok(header)
     }
 
@@ -130,8 +152,8 @@ impl Auth {
 }
 
 impl Demand<'_> {
-    fn key(self) -> Key {
-        (self.host.clone(), self.repository.clone())
+    fn key(self, access: Access) -> Key {
+        (self.host.clone(), self.repository.clone(), access)
     }
 
     pub(super) fn unauthorized(self, known: bool, message: String) -> OciError {
@@ -273,6 +295,10 @@ pub(super) fn fault(error: HttpError, origin: &str, demand: Demand<'_>) -> Fault
             attempts: 1,
             source: Box::new(Chain(source)),
         }),
+        HttpError::Silent(patience) => Fault::Network {
+            origin: origin.to_owned(),
+            source: format!("it was silent for {} seconds", patience.as_secs()).into(),
+        },
         HttpError::Rule(reason) => Fault::Final(demand.broken(&reason)),
     }
 }

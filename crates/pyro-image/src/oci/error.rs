@@ -1,4 +1,4 @@
-//! What can go wrong with getting an image.
+//! What can go wrong with getting an image, and with putting one into a registry.
 
 use std::path::PathBuf;
 
@@ -6,11 +6,12 @@ use crate::blobs::BlobError;
 use crate::digest::Sha256Digest;
 use crate::disk::DiskError;
 use crate::oci::reference::ReferenceError;
+use crate::publish::PublishError;
 
 /// The text of another program or library, kept as a cause.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-/// An image that could not be got. `origin` is the host, or the path of a local source; `what`
+/// An image that could not be got or put. `origin` is the host, or the path of a local source; `what`
 /// names the document or blob.
 #[derive(Debug, thiserror::Error)]
 pub enum OciError {
@@ -33,7 +34,7 @@ pub enum OciError {
         source: Cause,
     },
     /// The origin could not be reached, or broke off every time.
-    #[error("cannot get {what} from `{origin}` ({attempts} attempts)")]
+    #[error("cannot reach `{origin}` for {what} ({attempts} attempts)")]
     Unreachable {
         /// Host or path.
         origin: String,
@@ -84,6 +85,47 @@ pub enum OciError {
         /// What the host said, cut and without control characters.
         message: String,
     },
+    /// The origin does not let us write.
+    #[error("`{origin}` refuses {what} {}{}", if *known { "with these credentials" } else { "without credentials" }, said(message))]
+    PushDenied {
+        /// Host.
+        origin: String,
+        /// What was to be written.
+        what: String,
+        /// Whether there were credentials.
+        known: bool,
+        /// What the host said, cut and without control characters.
+        message: String,
+    },
+    /// The origin takes no images at all.
+    #[error("`{origin}` is read-only: it refuses {what}{}", said(message))]
+    ReadOnly {
+        /// Host.
+        origin: String,
+        /// What was to be written.
+        what: String,
+        /// What the host said, cut and without control characters.
+        message: String,
+    },
+    /// The origin does not take so much.
+    #[error("`{origin}` refuses {what} as too large{}", said(message))]
+    RefusedAsTooLarge {
+        /// Host.
+        origin: String,
+        /// What was to be written.
+        what: String,
+        /// What the host said, cut and without control characters.
+        message: String,
+    },
+    /// What is pushed needs a name that can be given to it.
+    #[error("`{reference}` has no tag under which an image could be put")]
+    NeedsTag {
+        /// The reference.
+        reference: String,
+    },
+    /// What is pushed cannot be read, or has changed.
+    #[error(transparent)]
+    Source(#[from] PublishError),
     /// The origin answered with another failure.
     #[error("`{origin}` answered {what} with status {status}{}", said(message))]
     Status {
@@ -206,13 +248,13 @@ impl OciError {
             Self::Locked(error) => return error.hint(),
             Self::Setting { .. } => "correct or remove the setting".to_owned(),
             Self::Unreachable { .. } => {
-                "check the network and the proxy settings and try again: what was fetched is kept".to_owned()
+                "check the network and the proxy settings and try again: what was moved is kept".to_owned()
             }
             Self::Busy { retry_after_seconds: Some(seconds), .. } => {
-                format!("try again in {seconds} seconds: what was fetched is kept")
+                format!("try again in {seconds} seconds: what was moved is kept")
             }
             Self::Busy { .. } => {
-                "try again later, log in for higher limits, or use a mirror: what was fetched is kept".to_owned()
+                "try again later, log in for higher limits, or use a mirror: what was moved is kept".to_owned()
             }
             Self::NotFound { .. } => "check the name and the tag".to_owned(),
             Self::Unauthorized { known: false, origin, .. } => {
@@ -221,6 +263,18 @@ impl OciError {
             Self::Unauthorized { origin, .. } => {
                 format!("check the name, or log in again with `docker login {origin}`")
             }
+            Self::PushDenied { known: false, origin, .. } => {
+                format!("check the name, or log in with `docker login {origin}`")
+            }
+            Self::PushDenied { origin, .. } => {
+                format!("check the name, or ask who runs `{origin}` for the right to write there")
+            }
+            Self::ReadOnly { .. } => "push to a registry that takes images, not to a mirror".to_owned(),
+            Self::RefusedAsTooLarge { .. } => {
+                "publish a smaller image, or ask who runs the registry, or the proxy before it, for a higher limit".to_owned()
+            }
+            Self::NeedsTag { .. } => "write `HOST/PATH:TAG` without a digest".to_owned(),
+            Self::Source(error) => return error.hint(),
             Self::Status { .. } | Self::Protocol { .. } => {
                 "check that the host is a registry, and ask who runs it".to_owned()
             }

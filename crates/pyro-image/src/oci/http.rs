@@ -1,14 +1,19 @@
-//! GET and POST with the rules that no general client keeps: where credentials may go, where a
+//! Requests with the rules that no general client keeps: where credentials may go, where a
 //! redirect may lead, and how much of an answer is read.
 //!
 //! It knows no registries. It never retries, and it reads no environment.
 
+use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
-use reqwest::{Client, NoProxy, Proxy, Response, Url, redirect};
+use futures_util::{future, stream};
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, LOCATION};
+use reqwest::{Body, Client, ClientBuilder, Method, NoProxy, Proxy, Response, Url, redirect};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
@@ -19,6 +24,10 @@ use crate::oci::settings::{Proxies, RegistrySettings};
 
 /// Registries redirect once, to where their blobs lie; those perhaps once more.
 const MAX_REDIRECTS: usize = 5;
+/// Bytes of a body that are given to the connection at a time.
+const PIECE: usize = 64 * 1024;
+/// How often it is looked how far a body is.
+const TICK: Duration = Duration::from_millis(250);
 /// Where distributions keep the certificates that they trust; the first that exists is used.
 const SYSTEM_ROOTS: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -34,6 +43,8 @@ const THIS_HOST: &str = "localhost,127.0.0.0/8,::1";
 #[derive(Debug)]
 pub(super) struct Http {
     client: Client,
+    /// For bodies of ours: while one is sent the other end is silent by right.
+    sender: Client,
     plain_hosts: Vec<RegistryHost>,
 }
 
@@ -52,28 +63,30 @@ pub(super) enum HttpError {
     Network(reqwest::Error),
     /// The other end cannot be trusted to be who it should be: trying again does not help.
     Trust(reqwest::Error),
+    /// The other end has taken nothing and said nothing for so long.
+    Silent(Duration),
     /// The answer broke a rule.
     Rule(String),
 }
 
+/// What is sent, to this address and no other.
+pub(super) struct Sending<'a> {
+    pub(super) method: Method,
+    pub(super) url: &'a Url,
+    pub(super) headers: HeaderMap,
+    pub(super) authorization: Option<&'a HeaderValue>,
+    pub(super) body: Arc<Vec<u8>>,
+    /// How long the other end may take nothing and say nothing.
+    pub(super) patience: Duration,
+}
+
 impl Http {
     pub(super) fn new(settings: &RegistrySettings) -> Result<Self, OciError> {
-        let client = Client::builder()
-            .tls_backend_preconfigured(tls(&settings.extra_ca_files)?)
-            .user_agent(concat!("pyro/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .referer(false)
-            .http1_only()
-            .no_proxy()
-            .connect_timeout(settings.retry.silence)
-            .read_timeout(settings.retry.silence);
-        let client = with_proxies(client, &settings.proxies)?;
         Ok(Self {
-            client: client.build().map_err(|error| OciError::Setting {
-                what: "the network settings".to_owned(),
-                source: Box::new(error),
+            client: client(settings, |client| {
+                client.read_timeout(settings.retry.silence)
             })?,
+            sender: client(settings, |client| client)?,
             plain_hosts: settings.plain_http_hosts.clone(),
         })
     }
@@ -100,11 +113,32 @@ impl Http {
         headers: &HeaderMap,
         authorization: Option<&HeaderValue>,
     ) -> Result<Answer, HttpError> {
+        self.ask(Method::GET, url, headers, authorization).await
+    }
+
+    /// Like [`Self::get`], for the head of an answer alone.
+    pub(super) async fn head(
+        &self,
+        url: &Url,
+        headers: &HeaderMap,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Answer, HttpError> {
+        self.ask(Method::HEAD, url, headers, authorization).await
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        url: &Url,
+        headers: &HeaderMap,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Answer, HttpError> {
         let asked = url.origin();
         let mut url = url.clone();
         let mut strayed = false;
         for _ in 0..=MAX_REDIRECTS {
-            let mut request = self.client.get(url.clone()).headers(headers.clone());
+            let request = self.client.request(method.clone(), url.clone());
+            let mut request = request.headers(headers.clone());
             if let (false, Some(value)) = (strayed, authorization) {
                 request = request.header(AUTHORIZATION, value);
             }
@@ -131,6 +165,50 @@ impl Http {
         Err(HttpError::Rule(format!(
             "it redirects more than {MAX_REDIRECTS} times"
         )))
+    }
+
+    /// Sends a body. `taken` is told now and then how many bytes of it are on their way.
+    pub(super) async fn send(
+        &self,
+        sending: Sending<'_>,
+        mut taken: impl FnMut(u64) + Send,
+    ) -> Result<Answer, HttpError> {
+        let length = sending.body.len();
+        let counter = Arc::new(AtomicUsize::new(0));
+        let mut request = self
+            .sender
+            .request(sending.method, sending.url.clone())
+            .headers(sending.headers)
+            .header(CONTENT_LENGTH, length);
+        if let Some(value) = sending.authorization {
+            request = request.header(AUTHORIZATION, value);
+        }
+        if length > 0 {
+            request = request.body(pieces(sending.body, Arc::clone(&counter)));
+        }
+        let mut answer = pin!(request.send());
+        let (mut before, mut since) = (0, Instant::now());
+        loop {
+            if let Ok(answer) = tokio::time::timeout(TICK, &mut answer).await {
+                let response = answer.map_err(HttpError::of)?;
+                if is_redirect(response.status().as_u16()) {
+                    return Err(HttpError::Rule(
+                        "it redirects what is sent to it".to_owned(),
+                    ));
+                }
+                return Ok(Answer {
+                    response,
+                    strayed: false,
+                });
+            }
+            let now = counter.load(Ordering::Relaxed);
+            if now > before {
+                (before, since) = (now, Instant::now());
+                taken(now as u64);
+            } else if since.elapsed() > sending.patience {
+                return Err(HttpError::Silent(sending.patience));
+            }
+        }
     }
 
     /// Sends a form, to this address and no other.
@@ -209,7 +287,7 @@ impl HttpError {
             Self::Network(error) => {
                 matches!(tls_error(error), Some(rustls::Error::InvalidMessage(_)))
             }
-            Self::Trust(_) | Self::Rule(_) => false,
+            Self::Trust(_) | Self::Silent(_) | Self::Rule(_) => false,
         }
     }
 }
@@ -222,6 +300,38 @@ pub(super) fn host_of(url: &Url) -> Option<RegistryHost> {
         None => host.to_owned(),
     };
     RegistryHost::parse(&text).ok()
+}
+
+/// A body in pieces, which are counted when they are taken.
+fn pieces(body: Arc<Vec<u8>>, counter: Arc<AtomicUsize>) -> Body {
+    Body::wrap_stream(stream::unfold(0, move |at| {
+        let end = body.len().min(at + PIECE);
+        let piece = (at < end).then(|| {
+            counter.store(end, Ordering::Relaxed);
+            (Ok::<_, Infallible>(body[at..end].to_vec()), end)
+        });
+        future::ready(piece)
+    }))
+}
+
+fn client(
+    settings: &RegistrySettings,
+    patience: impl FnOnce(ClientBuilder) -> ClientBuilder,
+) -> Result<Client, OciError> {
+    let client = Client::builder()
+        .tls_backend_preconfigured(tls(&settings.extra_ca_files)?)
+        .user_agent(concat!("pyro/", env!("CARGO_PKG_VERSION")))
+        .redirect(redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .http1_only()
+        .no_proxy()
+        .connect_timeout(settings.retry.silence);
+    let client = with_proxies(patience(client), &settings.proxies)?;
+    client.build().map_err(|error| OciError::Setting {
+        what: "the network settings".to_owned(),
+        source: Box::new(error),
+    })
 }
 
 fn is_redirect(status: u16) -> bool {
@@ -282,10 +392,7 @@ fn add_certificates(roots: &mut RootCertStore, path: &Path) -> Result<(), Cause>
     Ok(())
 }
 
-fn with_proxies(
-    mut client: reqwest::ClientBuilder,
-    proxies: &Proxies,
-) -> Result<reqwest::ClientBuilder, OciError> {
+fn with_proxies(mut client: ClientBuilder, proxies: &Proxies) -> Result<ClientBuilder, OciError> {
     let direct = match proxies.no_proxy.as_deref() {
         Some(more) => format!("{THIS_HOST},{more}"),
         None => THIS_HOST.to_owned(),

@@ -1,4 +1,4 @@
-//! Telling how far the blobs of one pull are.
+//! Telling how far the blobs of one pull or push are.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,11 +9,9 @@ use crate::progress::{Progress, ProgressSink};
 
 /// How often a blob tells its progress: as often as people can see.
 const PERIOD: Duration = Duration::from_millis(100);
-/// The name of the progress of all blobs together.
-const ALL: &str = "pull";
-
-/// All blobs of one pull together.
+/// All blobs of one pull or push together.
 pub(super) struct Totals<'a> {
+    name: &'static str,
     done: AtomicU64,
     total: u64,
     progress: &'a ProgressSink,
@@ -29,8 +27,19 @@ pub(super) struct Meter<'a> {
 }
 
 impl<'a> Totals<'a> {
+    /// Of a pull.
     pub(super) fn new(total: u64, progress: &'a ProgressSink) -> Self {
+        Self::named("pull", total, progress)
+    }
+
+    /// Of a push.
+    pub(super) fn of_push(total: u64, progress: &'a ProgressSink) -> Self {
+        Self::named("push", total, progress)
+    }
+
+    fn named(name: &'static str, total: u64, progress: &'a ProgressSink) -> Self {
         Self {
+            name,
             done: AtomicU64::new(0),
             total,
             progress,
@@ -64,7 +73,7 @@ impl Meter<'_> {
                 total: Some(self.size),
             });
             (self.totals.progress)(Progress::Bytes {
-                what: Cow::Borrowed(ALL),
+                what: Cow::Borrowed(self.totals.name),
                 done: before.wrapping_add(change),
                 total: Some(self.totals.total),
             });

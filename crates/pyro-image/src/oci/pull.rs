@@ -36,7 +36,7 @@ const MANIFEST: &str = "the manifest";
 const CONFIG: &str = "the config";
 
 /// The annotation with the name of what a layer holds.
-pub(super) const TITLE: &str = "org.opencontainers.image.title";
+pub(crate) const TITLE: &str = "org.opencontainers.image.title";
 
 /// An image whose layers are in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]

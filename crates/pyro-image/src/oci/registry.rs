@@ -5,7 +5,7 @@ use reqwest::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderValue, RANGE};
 
 use crate::blobs::{BlobError, Download};
 use crate::digest::Sha256Digest;
-use crate::oci::auth::{self, Demand};
+use crate::oci::auth::{self, Access, Demand};
 use crate::oci::client::Client;
 use crate::oci::document::MAX_DOCUMENT;
 use crate::oci::error::{OciError, shown};
@@ -292,15 +292,16 @@ impl Registry<'_> {
         Demand {
             host: self.host,
             repository: self.repository,
+            access: Access::Pull,
             what,
         }
     }
 
-    fn fault(&self, error: HttpError, demand: Demand<'_>) -> Fault {
+    pub(super) fn fault(&self, error: HttpError, demand: Demand<'_>) -> Fault {
         auth::fault(error, self.host.as_str(), demand)
     }
 
-    fn network(&self, reason: &str) -> Fault {
+    pub(super) fn network(&self, reason: &str) -> Fault {
         Fault::Network {
             origin: self.host.to_string(),
             source: shown(reason).into(),

@@ -1,10 +1,12 @@
-//! Pulls from a real registry, and from servers that misbehave before it.
+//! Pulls from and pushes to a real registry, and from servers that misbehave before it.
 
 mod faults;
 mod local;
 mod login;
 mod processes;
 mod pulls;
+mod pushes;
+mod refusals;
 mod registry;
 mod wire;
 

@@ -20,6 +20,11 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) fn start() -> Self {
+        Self::start_with("", "")
+    }
+
+    /// With more settings of its storage, and of its addresses.
+    pub(crate) fn start_with(storage: &str, http: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         // The port may be taken by another test between its choice and its use.
         for _ in 0..5 {
@@ -27,7 +32,7 @@ impl Registry {
             let port = port.local_addr().unwrap().port();
             let config = dir.path().join("config.yml");
             let text = format!(
-                "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n",
+                "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n{storage}\nhttp: {{addr: '127.0.0.1:{port}'{http}}}\n",
                 dir.path().join("data").display()
             );
             fs::write(&config, text).unwrap();

@@ -18,6 +18,8 @@ pub(crate) struct Request {
     pub(crate) authorization: Option<String>,
     pub(crate) range: Option<String>,
     pub(crate) body: String,
+    /// Where a part of an upload begins and ends.
+    pub(crate) content_range: Option<String>,
 }
 
 impl Request {
@@ -44,6 +46,8 @@ pub(crate) enum Deed {
     Answer(u16, Vec<(String, String)>, Vec<u8>),
     /// Hand it on, and fall silent after so many bytes of the body.
     Stall(usize),
+    /// Hand on so many bytes of what the client sends, wait for the end, and break off.
+    CutBody(usize),
     /// Be a proxy: connect the client with the port behind.
     Tunnel,
     /// Send a body without end.
@@ -77,7 +81,7 @@ impl Server {
             for stream in listener.incoming().flatten() {
                 let (noted, decide) = (Arc::clone(&noted), Arc::clone(&decide));
                 std::thread::spawn(move || {
-                    let _ = serve(stream, upstream, &noted, &*decide);
+                    let _ = serve(stream, (port, upstream), &noted, &*decide);
                 });
             }
         });
@@ -135,7 +139,7 @@ pub(crate) fn tls(to: u16, certificate: &Path, key: &Path) -> u16 {
 
 /// The body of a document, straight from a server.
 pub(crate) fn get(port: u16, path: &str) -> Vec<u8> {
-    let (_, body) = ask(port, "GET", path, &["Accept: application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json".to_owned()]).unwrap();
+    let (_, body) = ask(port, "GET", path, &["Accept: application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json".to_owned()], &[]).unwrap();
     let mut bytes = Vec::new();
     { body }.read_to_end(&mut bytes).unwrap();
     bytes
@@ -146,6 +150,7 @@ fn ask(
     method: &str,
     path: &str,
     headers: &[String],
+    body: &[u8],
 ) -> std::io::Result<(String, BufReader<TcpStream>)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     let mut more = headers.join("\r\n");
@@ -156,6 +161,7 @@ fn ask(
         stream,
         "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n{more}\r\n"
     )?;
+    stream.write_all(body)?;
     let mut reader = BufReader::new(stream);
     Ok((head(&mut reader)?, reader))
 }
@@ -172,7 +178,7 @@ fn head(reader: &mut BufReader<TcpStream>) -> std::io::Result<String> {
 
 fn serve(
     mut stream: TcpStream,
-    upstream: u16,
+    (port, upstream): (u16, u16),
     log: &Mutex<Log>,
     decide: &(dyn Fn(&Request) -> Deed + Send + Sync),
 ) -> std::io::Result<()> {
@@ -213,17 +219,20 @@ fn serve(
         authorization: find("authorization"),
         range: find("range"),
         body: String::from_utf8_lossy(&body).into_owned(),
+        content_range: find("content-range"),
     };
     log.lock().unwrap().requests.push(request.clone());
-    let passed: Vec<String> = headers
+    let mut passed: Vec<String> = headers
         .into_iter()
         .filter(|line| {
             let name = line.to_ascii_lowercase();
             !name.starts_with("host:") && !name.starts_with("connection:")
         })
         .collect();
+    // So that the registry tells addresses of ours.
+    passed.push(format!("X-Forwarded-Host: 127.0.0.1:{port}"));
     let forward = |limit: usize, spoil: bool, stream: &mut TcpStream| {
-        let (head, mut from) = ask(upstream, &request.method, &request.path, &passed)?;
+        let (head, mut from) = ask(upstream, &request.method, &request.path, &passed, &body)?;
         stream.write_all(head.as_bytes())?;
         let mut left = limit;
         let mut bytes = Vec::new();
@@ -268,6 +277,19 @@ fn serve(
                 body.len()
             )?;
             stream.write_all(&body)
+        }
+        Deed::CutBody(limit) => {
+            let cut = &body[..limit.min(body.len())];
+            let mut behind = TcpStream::connect(("127.0.0.1", upstream))?;
+            let more = passed.join("\r\n");
+            let (method, path) = (&request.method, &request.path);
+            write!(
+                behind,
+                "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{more}\r\n\r\n"
+            )?;
+            behind.write_all(cut)?;
+            behind.shutdown(std::net::Shutdown::Write)?;
+            behind.read_to_end(&mut Vec::new()).map(drop)
         }
         Deed::Tunnel => {
             let mut behind = TcpStream::connect(("127.0.0.1", upstream))?;

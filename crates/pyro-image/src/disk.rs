@@ -321,6 +321,23 @@ mod tests {
     }
 
     #[test]
+    fn a_full_disk_is_told_as_too_little_space() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let mut full = File::options().write(true).open("/dev/full").unwrap();
+        let error = DiskError::of_write(&path, 7, full.write_all(b"x").unwrap_err());
+        let DiskError::NoSpace {
+            path, needed: 7, ..
+        } = error
+        else {
+            panic!("{error}");
+        };
+        assert_eq!(path, dir.path());
+        let error = DiskError::of_write(&path, 7, io::ErrorKind::NotFound.into());
+        assert!(matches!(error, DiskError::Io { .. }), "{error}");
+    }
+
+    #[test]
     fn atomic_writes_replace_and_leave_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");

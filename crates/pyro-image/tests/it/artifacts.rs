@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use pyro_archive::codec::encode::{Encoder, Format};
 use pyro_archive::tar::Segment;
@@ -9,7 +10,8 @@ use pyro_archive::tar::header::{Kind, Member, Time};
 use pyro_archive::tar::write::Writer;
 use pyro_image::artifacts::{ArtifactImage, ArtifactLimits, extract};
 use pyro_image::oci::{ImageConfig, LayerBlob, LayerMediaType, PulledImage};
-use pyro_image::{ArtifactError, ExtractedArtifacts, LayerError, Sha256Digest, progress};
+use pyro_image::progress::{self, Progress, ProgressSink};
+use pyro_image::{ArtifactError, ExtractedArtifacts, LayerError, Sha256Digest};
 
 const KINDS: [(Format, LayerMediaType); 3] = [
     (Format::Plain, LayerMediaType::Plain),
@@ -182,7 +184,7 @@ async fn a_sparse_member_is_the_file_that_it_stands_for() {
     let segments = [
         Segment {
             offset: 4096,
-            length: 3,
+            length: 512,
         },
         Segment {
             offset: 1 << 20,
@@ -193,13 +195,12 @@ async fn a_sparse_member_is_the_file_that_it_stands_for() {
         size: 2 << 20,
         segments: &segments,
     };
-    let world = World::of(&[
-        ("rootfs.ext4", kind, b"abcde"),
-        ("vmlinux", file(b"k"), b"k"),
-    ]);
+    let mut data = vec![3; 512];
+    data.extend_from_slice(b"de");
+    let world = World::of(&[("rootfs.ext4", kind, &data), ("vmlinux", file(b"k"), b"k")]);
     let found = world.extract().await.unwrap();
     let mut expected = vec![0; 2 << 20];
-    expected[4096..4099].copy_from_slice(b"abc");
+    expected[4096..4096 + 512].fill(3);
     expected[1 << 20..(1 << 20) + 2].copy_from_slice(b"de");
     assert!(std::fs::read(&found.rootfs.path).unwrap() == expected);
     assert_eq!(found.rootfs.sha256, Sha256Digest::of(&expected));
@@ -361,7 +362,7 @@ async fn damaged_and_lying_layers_are_told_apart() {
         .unwrap_err();
     assert!(matches!(error, ArtifactError::Archive { .. }), "{error}");
 
-    let text = b"[\"no object\"]";
+    let text = br#"{"version": 1}"#;
     let world = World::of(&[
         ("vmlinux", file(b"k"), b"k"),
         ("rootfs.ext4", file(b"r"), b"r"),
@@ -369,6 +370,41 @@ async fn damaged_and_lying_layers_are_told_apart() {
     ]);
     let error = world.extract().await.unwrap_err();
     assert!(matches!(error, ArtifactError::Metadata { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn an_extraction_that_nobody_waits_for_stops() {
+    let content = vec![1; 8 << 20];
+    let world = World::of(&[("rootfs.ext4", file(&content), &content)]);
+    let image = world.image();
+    let into = world.dir.path().join("into");
+    std::fs::create_dir(&into).unwrap();
+    let (begun, begins) = tokio::sync::oneshot::channel();
+    let (go_on, waits) = std::sync::mpsc::channel::<()>();
+    let (ended, ends) = std::sync::mpsc::channel::<()>();
+    let inside = Mutex::new((Some(begun), waits, ended));
+    // Held at its first bytes, until nobody waits; it goes when the work does.
+    let sink: ProgressSink = Arc::new(move |event| {
+        let mut inside = inside.lock().unwrap();
+        if matches!(event, Progress::Bytes { .. })
+            && let Some(begun) = inside.0.take()
+        {
+            begun.send(()).unwrap();
+            let _ = inside.1.recv();
+        }
+    });
+    let limits = ArtifactLimits::default();
+    {
+        let work = extract(ArtifactImage::of(&image).unwrap(), &into, limits, &sink);
+        tokio::select! {
+            _ = work => panic!("it is held"),
+            begun = begins => begun.unwrap(),
+        }
+    }
+    drop((sink, go_on));
+    assert!(ends.recv().is_err());
+    let written = std::fs::metadata(into.join("rootfs.ext4")).unwrap().len();
+    assert!(written < content.len() as u64, "{written}");
 }
 
 #[tokio::test]

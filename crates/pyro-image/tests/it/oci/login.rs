@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use pyro_image::blobs::BlobStore;
-use pyro_image::oci::{OciError, PullPolicy, RegistrySettings};
+use pyro_image::oci::{Client, OciError, PullPolicy, RegistrySettings};
+use pyro_image::progress;
 
+use super::pushes::prepared;
 use super::registry::{Registry, layout, run};
 use super::wire::{Deed, Request, Server, tls};
-use super::{assert_whole, pull_with, settings};
+use super::{assert_whole, options, pull_with, settings};
 
 /// What `u` and `p:w` are in a header.
 const BASIC: &str = "Basic dTpwOnc=";
@@ -169,6 +171,54 @@ async fn one_token_serves_a_whole_pull() {
     // The password went to the token server only.
     let leaked = |request: &&Request| request.authorization.as_deref() == Some(BASIC);
     assert_eq!(guarded.front.requests().iter().filter(leaked).count(), 0);
+}
+
+#[tokio::test]
+async fn one_token_serves_a_whole_push_and_the_pull_after_it() {
+    let guarded = Guarded::start();
+    let client = Client::new(guarded.settings(&entry("u:p:w"))).unwrap();
+    let image = prepared(guarded.registry.dir.path()).await;
+    let name = format!("{}/a/l:new", guarded.front.host());
+    let to = name.parse().unwrap();
+    client.push(&image, &to, &progress::ignore()).await.unwrap();
+    let reference = name.parse().unwrap();
+    let store = BlobStore::new(guarded.registry.dir.path().join("store"));
+    let pulled = client
+        .pull(
+            &reference,
+            &store,
+            &options(PullPolicy::Always),
+            &progress::ignore(),
+        )
+        .await
+        .unwrap();
+    assert_eq!(pulled.manifest_digest, image.manifest_digest());
+    let asked = guarded.tokens.requests();
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    // The front demands the scope of a pull; what is asked for is what is done.
+    assert!(
+        asked[0]
+            .path
+            .contains("scope=repository%3Aa%2Fl%3Apull%2Cpush"),
+        "{asked:?}"
+    );
+    let leaked = |request: &&Request| request.authorization.as_deref() == Some(BASIC);
+    assert_eq!(guarded.front.requests().iter().filter(leaked).count(), 0);
+}
+
+#[tokio::test]
+async fn a_refused_push_says_whether_there_were_credentials() {
+    let guarded = Guarded::start();
+    let image = prepared(guarded.registry.dir.path()).await;
+    let to = format!("{}/a/l:new", guarded.front.host()).parse().unwrap();
+    for (entry, expected) in [(entry("u:other"), true), ("{}".to_owned(), false)] {
+        let client = Client::new(guarded.settings(&entry)).unwrap();
+        let error = client.push(&image, &to, &progress::ignore()).await;
+        let Err(OciError::Unauthorized { known, .. }) = error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(known, expected);
+    }
 }
 
 #[tokio::test]

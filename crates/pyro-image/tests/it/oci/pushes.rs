@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pyro_image::artifacts::{ArtifactImage, ArtifactLimits, EnvironmentMetadata, extract};
@@ -13,11 +14,13 @@ use pyro_image::publish::{PreparedImage, Publication, PublishError, write_layout
 use pyro_image::{ExtractedArtifacts, Sha256Digest};
 
 use super::registry::{Registry, noise, run};
-use super::wire::{Deed, Server};
+use super::wire::{Deed, Request, Server, ask};
 use super::{kept, pull, settings};
 
 /// More than two parts of an upload.
 const ROOTFS: u64 = 20 << 20;
+/// What is sent with one request.
+const PART: u64 = 8 << 20;
 
 /// A kernel and a root image that is mostly holes.
 pub(super) fn publication(dir: &Path) -> Publication {
@@ -113,6 +116,7 @@ async fn what_is_pushed_is_what_skopeo_and_we_read() {
             &[
                 "--insecure-policy",
                 "copy",
+                "--preserve-digests",
                 "--src-tls-verify=false",
                 &there,
                 &to_copy,
@@ -153,17 +157,15 @@ async fn what_a_registry_has_is_not_sent_again() {
     let front = Server::start(registry.port, |_| Deed::Pass);
     let image = prepared(registry.dir.path()).await;
     let client = Client::new(settings()).unwrap();
-    let count = |method: &str| {
-        let requests = front.requests();
-        requests.iter().filter(|one| one.method == method).count()
-    };
     for (tag, sent) in [("one", image.bytes()), ("two", 0)] {
         let to = format!("{}/e/x:{tag}", front.host()).parse().unwrap();
         let pushed = client.push(&image, &to, &progress::ignore()).await.unwrap();
         assert_eq!(pushed.sent_bytes, sent);
         assert_eq!(pushed.sent_bytes + pushed.present_bytes, image.bytes());
         // The kernel, three parts of the root image, the metadata and the config.
-        assert_eq!((count("PATCH"), count("POST")), (6, 4));
+        let requests = front.requests();
+        let counts = (count(&requests, "PATCH"), count(&requests, "POST"));
+        assert_eq!(counts, (6, 4));
     }
     assert_eq!(
         registry.manifest("e/x", "one"),
@@ -266,62 +268,147 @@ async fn the_same_files_give_the_same_image_and_replace_it() {
     );
 }
 
-#[tokio::test]
-async fn a_broken_upload_goes_on_where_it_broke() {
-    let registry = Registry::start();
-    let broken = AtomicUsize::new(0);
-    let front = Server::start(registry.port, move |request| {
-        // The second part of the root image breaks twice, at different places.
-        let begin = request.content_range.as_deref().unwrap_or_default();
-        if request.method != "PATCH" || begin.starts_with("0-") {
-            return Deed::Pass;
-        }
-        match broken.fetch_add(1, Ordering::SeqCst) {
-            0 => Deed::CutBody(3_000_000),
-            1 => Deed::CutBody(10),
-            _ => Deed::Pass,
-        }
-    });
-    let image = prepared(registry.dir.path()).await;
+/// Pushes through a server that misbehaves; gives what it was asked.
+async fn pushed_through(
+    registry: &Registry,
+    decide: impl Fn(&Request) -> Deed + Send + Sync + 'static,
+) -> Vec<Request> {
+    let front = Server::start(registry.port, decide);
+    let dir = registry.dir.path();
+    let image = prepared(dir).await;
     let client = Client::new(settings()).unwrap();
     let name = format!("{}/e/x:t", front.host());
-    client
-        .push(&image, &name.parse().unwrap(), &progress::ignore())
-        .await
-        .unwrap();
+    let to = name.parse().unwrap();
+    client.push(&image, &to, &progress::ignore()).await.unwrap();
     let requests = front.requests();
-    let asked = requests.iter().filter(|one| one.method == "GET");
-    let asked = asked.filter(|one| one.path.contains("/uploads/")).count();
-    assert_eq!(asked, 2);
-    // One upload for each blob: none was begun again, and no part but the first begins at 0.
-    let begun = requests.iter().filter(|one| one.method == "POST").count();
-    assert_eq!(begun, 4);
-    let store = BlobStore::new(registry.dir.path().join("store"));
+    let store = BlobStore::new(dir.join("store"));
     let pulled = pull(&store, &name, PullPolicy::Missing).await.unwrap();
-    let into = registry.dir.path().join("into");
-    assert_came_back(&pulled, &publication(registry.dir.path()), into).await;
+    assert_came_back(&pulled, &publication(dir), dir.join("into")).await;
+    requests
+}
+
+fn count(requests: &[Request], method: &str) -> usize {
+    requests.iter().filter(|one| one.method == method).count()
+}
+
+/// Where the parts of the root image began: of the largest of the blobs, in order.
+fn begins(requests: &[Request]) -> Vec<u64> {
+    let ranges = requests
+        .iter()
+        .filter_map(|one| one.content_range.as_deref());
+    let parts = ranges.map(|range| range.split_once('-').unwrap());
+    let parts = parts.map(|(begin, end)| (begin.parse().unwrap(), end.parse::<u64>().unwrap()));
+    parts
+        .skip_while(|(_, end)| *end < PART - 1)
+        .take_while(|(begin, end)| *begin > 0 || *end == PART - 1)
+        .map(|(begin, _)| begin)
+        .collect()
+}
+
+fn is_second_part(request: &Request) -> bool {
+    let range = request.content_range.as_deref().unwrap_or_default();
+    request.method == "PATCH" && range.starts_with(&format!("{PART}-"))
 }
 
 #[tokio::test]
-async fn an_upload_that_the_registry_lost_is_begun_again() {
+async fn an_upload_goes_on_where_the_registry_says() {
+    const KEPT: usize = 3_000_000;
     let registry = Registry::start();
-    let lost = AtomicUsize::new(0);
-    let front = Server::start(registry.port, move |request| {
-        let later = request.content_range.as_deref().unwrap_or("0-");
-        if request.method == "PATCH"
-            && !later.starts_with("0-")
-            && lost.fetch_add(1, Ordering::SeqCst) == 0
-        {
+    let port = registry.port;
+    let kept = Mutex::new(None);
+    let requests = pushed_through(&registry, move |request| {
+        let mut kept = kept.lock().unwrap();
+        if is_second_part(request) && kept.is_none() {
+            // The registry gets the beginning of the part, and the client no answer.
+            let headers = [format!("Content-Length: {KEPT}")];
+            let body = &request.bytes[..KEPT];
+            let (head, _) = ask(port, "PATCH", &request.path, &headers, body).unwrap();
+            assert!(head.starts_with("HTTP/1.1 202"), "{head}");
+            *kept = Some(head);
+            return Deed::HangUp;
+        }
+        match kept.as_deref() {
+            Some(head) if request.method == "GET" && request.path.contains("/uploads/") => {
+                let find = |name: &str| {
+                    let line = head.lines().find(|line| line.starts_with(name)).unwrap();
+                    (name.to_owned(), line[name.len() + 2..].to_owned())
+                };
+                // Of its address, the path: the rest is the registry's own port.
+                let (name, location) = find("Location");
+                let path = location[location.find("/v2/").unwrap()..].to_owned();
+                Deed::Answer(204, vec![(name, path), find("Range")], Vec::new())
+            }
+            _ => Deed::Pass,
+        }
+    })
+    .await;
+    assert_eq!(
+        begins(&requests),
+        [0, PART, PART + KEPT as u64, 2 * PART + KEPT as u64]
+    );
+    assert_eq!(count(&requests, "POST"), 4);
+}
+
+#[tokio::test]
+async fn a_part_that_never_came_is_sent_again() {
+    let registry = Registry::start();
+    let broken = AtomicUsize::new(0);
+    let requests = pushed_through(&registry, move |request| {
+        if is_second_part(request) && broken.fetch_add(1, Ordering::SeqCst) < 2 {
+            return Deed::HangUp;
+        }
+        Deed::Pass
+    })
+    .await;
+    assert_eq!(begins(&requests), [0, PART, PART, PART, 2 * PART]);
+    assert_eq!(count(&requests, "POST"), 4);
+    let asked = requests.iter().filter(|one| one.method == "GET");
+    assert_eq!(
+        asked.filter(|one| one.path.contains("/uploads/")).count(),
+        2
+    );
+}
+
+#[tokio::test]
+async fn an_upload_that_the_registry_gives_up_is_begun_again() {
+    // This registry gives up an upload of which it has another part than it promised.
+    let registry = Registry::start();
+    let broken = AtomicUsize::new(0);
+    let requests = pushed_through(&registry, move |request| {
+        if is_second_part(request) && broken.fetch_add(1, Ordering::SeqCst) == 0 {
+            return Deed::CutBody(3_000_000);
+        }
+        Deed::Pass
+    })
+    .await;
+    assert_eq!(begins(&requests), [0, PART, 0, PART, 2 * PART]);
+    assert_eq!(count(&requests, "POST"), 5);
+
+    let registry = Registry::start();
+    let broken = AtomicUsize::new(0);
+    let requests = pushed_through(&registry, move |request| {
+        if is_second_part(request) && broken.fetch_add(1, Ordering::SeqCst) == 0 {
             return Deed::Answer(404, Vec::new(), Vec::new());
         }
         Deed::Pass
-    });
-    let image = prepared(registry.dir.path()).await;
-    let client = Client::new(settings()).unwrap();
-    let to = format!("{}/e/x:t", front.host()).parse().unwrap();
-    client.push(&image, &to, &progress::ignore()).await.unwrap();
-    let requests = front.requests();
-    let begun = requests.iter().filter(|one| one.method == "POST").count();
-    assert_eq!(begun, 5);
-    assert_eq!(registry.manifest("e/x", "t"), image.manifest());
+    })
+    .await;
+    assert_eq!(begins(&requests), [0, PART, 0, PART, 2 * PART]);
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_the_last_request_costs_nothing() {
+    let registry = Registry::start();
+    let broken = AtomicUsize::new(0);
+    let requests = pushed_through(&registry, move |request| {
+        let last = request.method == "PUT" && request.path.contains("digest=");
+        if last && broken.fetch_add(1, Ordering::SeqCst) == 1 {
+            // It arrives, and is cut before the answer's end can be seen.
+            return Deed::CutBody(0);
+        }
+        Deed::Pass
+    })
+    .await;
+    assert_eq!(begins(&requests), [0, PART, 2 * PART]);
+    assert_eq!(count(&requests, "POST"), 4);
 }

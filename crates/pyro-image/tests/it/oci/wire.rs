@@ -20,6 +20,8 @@ pub(crate) struct Request {
     pub(crate) body: String,
     /// Where a part of an upload begins and ends.
     pub(crate) content_range: Option<String>,
+    /// The body as it came. Not noted.
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Request {
@@ -48,6 +50,8 @@ pub(crate) enum Deed {
     Stall(usize),
     /// Hand on so many bytes of what the client sends, wait for the end, and break off.
     CutBody(usize),
+    /// Break off at once.
+    HangUp,
     /// Be a proxy: connect the client with the port behind.
     Tunnel,
     /// Send a body without end.
@@ -145,7 +149,8 @@ pub(crate) fn get(port: u16, path: &str) -> Vec<u8> {
     bytes
 }
 
-fn ask(
+/// Asks a server. Gives the head of its answer, and its body to be read.
+pub(crate) fn ask(
     port: u16,
     method: &str,
     path: &str,
@@ -220,8 +225,12 @@ fn serve(
         range: find("range"),
         body: String::from_utf8_lossy(&body).into_owned(),
         content_range: find("content-range"),
+        bytes: body,
     };
-    log.lock().unwrap().requests.push(request.clone());
+    log.lock().unwrap().requests.push(Request {
+        bytes: Vec::new(),
+        ..request.clone()
+    });
     let mut passed: Vec<String> = headers
         .into_iter()
         .filter(|line| {
@@ -232,7 +241,13 @@ fn serve(
     // So that the registry tells addresses of ours.
     passed.push(format!("X-Forwarded-Host: 127.0.0.1:{port}"));
     let forward = |limit: usize, spoil: bool, stream: &mut TcpStream| {
-        let (head, mut from) = ask(upstream, &request.method, &request.path, &passed, &body)?;
+        let (head, mut from) = ask(
+            upstream,
+            &request.method,
+            &request.path,
+            &passed,
+            &request.bytes,
+        )?;
         stream.write_all(head.as_bytes())?;
         let mut left = limit;
         let mut bytes = Vec::new();
@@ -279,7 +294,7 @@ fn serve(
             stream.write_all(&body)
         }
         Deed::CutBody(limit) => {
-            let cut = &body[..limit.min(body.len())];
+            let cut = &request.bytes[..limit.min(request.bytes.len())];
             let mut behind = TcpStream::connect(("127.0.0.1", upstream))?;
             let more = passed.join("\r\n");
             let (method, path) = (&request.method, &request.path);
@@ -291,6 +306,7 @@ fn serve(
             behind.shutdown(std::net::Shutdown::Write)?;
             behind.read_to_end(&mut Vec::new()).map(drop)
         }
+        Deed::HangUp => Ok(()),
         Deed::Tunnel => {
             let mut behind = TcpStream::connect(("127.0.0.1", upstream))?;
             stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;

@@ -306,6 +306,7 @@ pub(super) fn fault(error: HttpError, origin: &str, demand: Demand<'_>) -> Fault
 /// What the other end says about a failure, in the form that the specification has.
 pub(super) async fn message(answer: Answer) -> String {
     const LONGEST: u64 = 16 * 1024;
+    const PATIENCE: Duration = Duration::from_secs(5);
     #[derive(Deserialize)]
     struct Errors {
         errors: Vec<One>,
@@ -315,7 +316,8 @@ pub(super) async fn message(answer: Answer) -> String {
         message: Option<String>,
         code: Option<String>,
     }
-    let body = answer.body(LONGEST).await.ok().flatten();
+    let body = tokio::time::timeout(PATIENCE, answer.body(LONGEST)).await;
+    let body = body.ok().and_then(Result::ok).flatten();
     body.and_then(|body| serde_json::from_slice::<Errors>(&body).ok())
         .and_then(|errors| errors.errors.into_iter().next())
         .and_then(|one| one.message.or(one.code))

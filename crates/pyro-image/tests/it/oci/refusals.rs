@@ -1,5 +1,7 @@
 //! Registries that do not take an image, or try to get more than one.
 
+use std::time::Duration;
+
 use pyro_image::PreparedImage;
 use pyro_image::oci::{Client, OciError, RegistrySettings};
 use pyro_image::progress;
@@ -151,4 +153,50 @@ async fn uploads_elsewhere_get_no_credentials_and_never_leave_tls() {
     let requests = elsewhere.requests();
     assert!(!requests.is_empty());
     assert!(requests.iter().all(|one| one.authorization.is_none()));
+}
+
+#[tokio::test]
+async fn a_registry_that_falls_silent_is_given_up() {
+    for method in ["POST", "PATCH", "HEAD"] {
+        let registry = Registry::start();
+        let front = Server::start(registry.port, move |request| {
+            if request.method == method {
+                Deed::Silence
+            } else {
+                Deed::Pass
+            }
+        });
+        let image = prepared(registry.dir.path()).await;
+        let mut settings = settings();
+        settings.retry.silence = Duration::from_millis(300);
+        settings.retry.attempts = 2;
+        let error = refused(settings, &image, &front.host()).await;
+        assert!(
+            matches!(error, OciError::Unreachable { attempts: 2, .. }),
+            "{error}"
+        );
+        assert!(error.is_transient());
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_answer_questions_gets_the_blob_again() {
+    let registry = Registry::start();
+    let image = prepared(registry.dir.path()).await;
+    let store = Server::start(registry.port, |_| answer(403, "X-A", "b"));
+    let there = format!("http://{}/signed", store.host());
+    let front = Server::start(registry.port, move |request| {
+        if request.method == "HEAD" {
+            answer(307, "Location", &there)
+        } else {
+            Deed::Pass
+        }
+    });
+    let client = Client::new(settings()).unwrap();
+    let to = format!("{}/e/x:t", front.host()).parse().unwrap();
+    for _ in 0..2 {
+        let pushed = client.push(&image, &to, &progress::ignore()).await.unwrap();
+        assert_eq!(pushed.sent_bytes, image.bytes());
+    }
+    assert_eq!(registry.manifest("e/x", "t"), image.manifest());
 }

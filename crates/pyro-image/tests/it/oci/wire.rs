@@ -50,6 +50,8 @@ pub(crate) enum Deed {
     Stall(usize),
     /// Hand on so many bytes of what the client sends, wait for the end, and break off.
     CutBody(usize),
+    /// Say nothing.
+    Silence,
     /// Break off at once.
     HangUp,
     /// Be a proxy: connect the client with the port behind.
@@ -306,6 +308,8 @@ fn serve(
             behind.shutdown(std::net::Shutdown::Write)?;
             behind.read_to_end(&mut Vec::new()).map(drop)
         }
+        // Until the test's process ends, or the client does.
+        Deed::Silence => stream.read_exact(&mut [0]).map(drop),
         Deed::HangUp => Ok(()),
         Deed::Tunnel => {
             let mut behind = TcpStream::connect(("127.0.0.1", upstream))?;

@@ -1,8 +1,8 @@
 //! Environments and guest kernels: where they come from, how they are verified and kept.
 //!
 //! This crate owns the catalog, the recipe that makes a layer out of distribution packages, the
-//! store of kernels and the store of environments, and the pulling of images into a store of
-//! blobs. It knows no virtual machine: whoever turns a
+//! store of kernels and the store of environments, the policy that says which images may be used,
+//! and the pulling of images into a store of blobs. It knows no virtual machine: whoever turns a
 //! layer into a root image does that elsewhere, in a [`store::Staging`] directory of this crate.
 //! It reads no environment variables, prints nothing, and never writes outside the directories
 //! that it is given.
@@ -17,6 +17,7 @@ pub mod host;
 pub mod kernel;
 pub mod layers;
 pub mod oci;
+pub mod policy;
 pub mod progress;
 pub mod publish;
 pub mod recipe;
@@ -36,6 +37,7 @@ pub use host::HostError;
 pub use kernel::{Kernel, KernelError, KernelStore};
 pub use layers::{LayerError, LayerReader, unpack_layer};
 pub use oci::{ImageReference, OciError, PulledImage};
+pub use policy::{Policy, PolicyError, PolicyViolation};
 pub use progress::{Progress, ProgressSink};
 pub use publish::{PreparedImage, Publication, PublishError, write_layout};
 pub use recipe::{Layer, RecipeError, build_layer};

@@ -10,10 +10,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
+use serde::Deserialize;
 
 use crate::blobs::BlobStore;
 use crate::digest::Sha256Digest;
 use crate::disk::{self, DiskError};
+use crate::oci::MAX_DOCUMENT;
 
 /// Interrupted downloads are kept this long, so that they can go on.
 const PARTIAL_AGE: Duration = Duration::from_hours(7 * 24);
@@ -25,6 +27,17 @@ pub struct Swept {
     pub count: usize,
     /// The bytes that they take on the disk.
     pub bytes: u64,
+}
+
+/// What matters here of a manifest with signatures. One that cannot be read has none.
+#[derive(Default, Deserialize)]
+struct Signatures {
+    layers: Vec<Claim>,
+}
+
+#[derive(Deserialize)]
+struct Claim {
+    digest: Sha256Digest,
 }
 
 /// While this lives no blob is removed.
@@ -58,7 +71,8 @@ impl BlobStore {
             Err(rustix::io::Errno::WOULDBLOCK) => return Ok(swept),
             Err(error) => return Err(DiskError::new("lock", &self.root, error.into()).into()),
         }
-        let needed: HashSet<String> = needed()?.iter().map(Sha256Digest::hex).collect();
+        let mut needed: HashSet<String> = needed()?.iter().map(Sha256Digest::hex).collect();
+        self.add_signatures(&mut needed)?;
         let blobs = self.root.join("sha256");
         for name in disk::names(&blobs)? {
             if !needed.contains(&name) {
@@ -80,6 +94,26 @@ impl BlobStore {
             }
         }
         Ok(swept)
+    }
+
+    /// Adds the signatures of what is needed: they hang on records of tags `sha256-<hex>.sig`, as
+    /// a manifest and the claims that are its layers. Records of what is not needed stay: they
+    /// tell what a tag meant.
+    fn add_signatures(&self, needed: &mut HashSet<String>) -> Result<(), DiskError> {
+        for record in self.tag_records()? {
+            let image = record.reference.rsplit_once(":sha256-");
+            let image = image.and_then(|(_, rest)| rest.strip_suffix(".sig"));
+            if !image.is_some_and(|image| needed.contains(image)) {
+                continue;
+            }
+            needed.insert(record.digest.hex());
+            let Some(bytes) = self.read(record.digest, MAX_DOCUMENT)? else {
+                continue;
+            };
+            let manifest: Signatures = serde_json::from_slice(&bytes).unwrap_or_default();
+            needed.extend(manifest.layers.iter().map(|layer| layer.digest.hex()));
+        }
+        Ok(())
     }
 
     fn open_lock(&self) -> Result<File, DiskError> {
@@ -137,6 +171,20 @@ mod tests {
         assert!(swept.bytes > 0);
         assert!(store.find(kept, 4).unwrap().is_some());
         assert!(store.find(gone, 4).unwrap().is_none());
+    }
+
+    #[test]
+    fn signatures_stay_with_what_they_are_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = BlobStore::new(dir.path());
+        let image = store.install(b"image").unwrap();
+        let claim = store.install(b"claim").unwrap();
+        let manifest = format!("{{\"layers\":[{{\"digest\":\"{claim}\"}}]}}");
+        let manifest = store.install(manifest.as_bytes()).unwrap();
+        let tag = format!("h.x/a:sha256-{}.sig", image.hex());
+        store.record_tag(&tag, manifest).unwrap();
+        assert_eq!(sweep(&store, &[image], false).count, 0);
+        assert_eq!(sweep(&store, &[], false).count, 3);
     }
 
     #[test]

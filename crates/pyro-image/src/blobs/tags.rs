@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -32,11 +32,17 @@ pub struct TagRecord {
 impl BlobStore {
     /// What a name meant when it was last resolved. A record that cannot be read is none.
     pub fn tag(&self, reference: &str) -> Option<TagRecord> {
-        let mut bytes = Vec::new();
-        let file = File::open(self.tag_path(reference)).ok()?;
-        file.take(RECORD_BYTES).read_to_end(&mut bytes).ok()?;
-        let record: TagRecord = serde_json::from_slice(&bytes).ok()?;
-        (record.schema == SCHEMA && record.reference == reference).then_some(record)
+        read(&self.tag_path(reference)).filter(|record| record.reference == reference)
+    }
+
+    /// Every record that can be read.
+    pub(super) fn tag_records(&self) -> Result<Vec<TagRecord>, DiskError> {
+        let tags = self.root.join("tags");
+        let names = disk::names(&tags)?;
+        Ok(names
+            .iter()
+            .filter_map(|name| read(&tags.join(name)))
+            .collect())
     }
 
     /// Records what a name means now.
@@ -59,6 +65,14 @@ impl BlobStore {
         let name = Sha256Digest::of(reference.as_bytes()).hex();
         self.root.join("tags").join(format!("{name}.json"))
     }
+}
+
+fn read(path: &Path) -> Option<TagRecord> {
+    let mut bytes = Vec::new();
+    let file = File::open(path).ok()?;
+    file.take(RECORD_BYTES).read_to_end(&mut bytes).ok()?;
+    let record: TagRecord = serde_json::from_slice(&bytes).ok()?;
+    (record.schema == SCHEMA).then_some(record)
 }
 
 #[cfg(test)]

@@ -104,7 +104,10 @@ impl Auth {
         challenge: Option<Challenge>,
     ) -> Result<HeaderValue, Fault> {
         self.tokens().remove(&demand.key(demand.access));
-        let credentials = self.credentials.find(demand.host).await?;
+        let credentials = self
+            .credentials
+            .find(demand.host, demand.repository)
+            .await?;
         let token = match challenge {
             Some(Challenge::Bearer {
                 realm,
@@ -140,9 +143,9 @@ impl Auth {
         Ok(header)
     }
 
-    /// Whether there are credentials for a host; for messages.
-    pub(super) async fn knows(&self, host: &RegistryHost) -> bool {
-        matches!(self.credentials.find(host).await, Ok(Some(_)))
+    /// Whether there are credentials for a repository; for messages.
+    pub(super) async fn knows(&self, host: &RegistryHost, repository: &Repository) -> bool {
+        matches!(self.credentials.find(host, repository).await, Ok(Some(_)))
     }
 
     fn tokens(&self) -> MutexGuard<'_, HashMap<Key, Token>> {

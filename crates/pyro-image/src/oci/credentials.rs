@@ -2,6 +2,7 @@
 //!
 //! Nothing is written, and no secret is shown: `Debug` hides them.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
@@ -14,7 +15,7 @@ use serde::Deserialize;
 
 use crate::oci::credential_program;
 use crate::oci::error::{Cause, OciError};
-use crate::oci::reference::RegistryHost;
+use crate::oci::reference::{RegistryHost, Repository};
 
 /// The file holds a few entries; with all that Docker adds it has some kilobytes.
 const MAX_CONFIG: u64 = 1024 * 1024;
@@ -56,6 +57,14 @@ struct Entry {
     identitytoken: Option<String>,
 }
 
+/// A key of the file: a registry, or with a path a part of one, as Podman writes. Docker once
+/// wrote addresses.
+struct Key<'a> {
+    host: &'a str,
+    /// Without slashes at its ends.
+    path: &'a str,
+}
+
 impl CredentialSource {
     /// Reads the file, if there is one. Blocking; the file is small.
     pub(super) fn read(path: Option<&Path>, program_dirs: Vec<PathBuf>) -> Result<Self, OciError> {
@@ -72,9 +81,13 @@ impl CredentialSource {
         })
     }
 
-    /// The credentials for a registry: from the program that is named for it, from the program
-    /// for all, from the file itself.
-    pub(super) async fn find(&self, host: &RegistryHost) -> Result<Option<Credentials>, OciError> {
+    /// The credentials for a repository: from the program that is named for its registry, from the
+    /// program for all, from the file itself. There the entry with the longest path counts.
+    pub(super) async fn find(
+        &self,
+        host: &RegistryHost,
+        repository: &Repository,
+    ) -> Result<Option<Credentials>, OciError> {
         let failed = |source| OciError::Credentials {
             host: host.to_string(),
             source,
@@ -83,7 +96,7 @@ impl CredentialSource {
             .config
             .cred_helpers
             .iter()
-            .find(|(key, _)| names(key, host))
+            .find(|(key, _)| Key::parse(key).is_for_host(host))
             .map(|(_, program)| program)
             .or(self.config.creds_store.as_ref());
         if let Some(program) = program {
@@ -98,9 +111,16 @@ impl CredentialSource {
                 return Ok(found);
             }
         }
-        let entry = self.config.auths.iter().find(|(key, _)| names(key, host));
+        let entry = self
+            .config
+            .auths
+            .iter()
+            .map(|(text, entry)| (Key::parse(text), text, entry))
+            .filter(|(key, _, _)| key.is_for(host, repository))
+            // Docker writes several keys for its own registry: the same one each time.
+            .max_by_key(|(key, text, _)| (key.path.len(), Reverse(*text)));
         match entry {
-            Some((_, entry)) => entry.credentials().map_err(failed),
+            Some((_, _, entry)) => entry.credentials().map_err(failed),
             None => Ok(None),
         }
     }
@@ -150,15 +170,43 @@ impl fmt::Debug for Entry {
     }
 }
 
-/// Whether a key of the file means this registry. Docker writes hosts, and once wrote addresses.
-fn names(key: &str, host: &RegistryHost) -> bool {
-    let key = key
-        .strip_prefix("https://")
-        .or_else(|| key.strip_prefix("http://"))
-        .unwrap_or(key);
-    let key = key.split('/').next().unwrap_or_default();
-    key.eq_ignore_ascii_case(host.as_str())
-        || host.as_str() == "docker.io" && DOCKER_HUB.contains(&key)
+impl<'a> Key<'a> {
+    fn parse(text: &'a str) -> Self {
+        let address = ["https://", "http://"]
+            .iter()
+            .find_map(|scheme| text.strip_prefix(scheme));
+        let (host, path) = address
+            .unwrap_or(text)
+            .split_once('/')
+            .unwrap_or((address.unwrap_or(text), ""));
+        // The path of an address is the one of the API, such as `/v1/`.
+        let is_api = address.is_some() || matches!(path, "v1/" | "v2/");
+        Self {
+            host,
+            path: if is_api {
+                ""
+            } else {
+                path.trim_end_matches('/')
+            },
+        }
+    }
+
+    fn is_for(&self, host: &RegistryHost, repository: &Repository) -> bool {
+        let below = repository.as_str().strip_prefix(self.path);
+        let below = below
+            .is_some_and(|rest| self.path.is_empty() || rest.is_empty() || rest.starts_with('/'));
+        below && self.names(host)
+    }
+
+    /// Whether it is for all of a registry.
+    fn is_for_host(&self, host: &RegistryHost) -> bool {
+        self.path.is_empty() && self.names(host)
+    }
+
+    fn names(&self, host: &RegistryHost) -> bool {
+        self.host.eq_ignore_ascii_case(host.as_str())
+            || host.as_str() == RegistryHost::DOCKER_HUB && DOCKER_HUB.contains(&self.host)
+    }
 }
 
 fn read_config(path: &Path) -> Result<Config, Cause> {
@@ -188,9 +236,16 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::oci::reference::RegistryReference;
 
-    fn host(text: &str) -> RegistryHost {
-        RegistryHost::parse(text).unwrap()
+    async fn find(source: &CredentialSource, name: &str) -> Result<Option<Credentials>, OciError> {
+        let name = if name.contains('/') {
+            name.to_owned()
+        } else {
+            format!("{name}/a/b")
+        };
+        let reference: RegistryReference = name.parse().unwrap();
+        source.find(reference.host(), reference.repository()).await
     }
 
     fn password(user: &str, secret: &str) -> Credentials {
@@ -224,7 +279,7 @@ mod tests {
                 "empty.x": {}, "bad.x": {"auth": "%%"}
             }, "detachKeys": "x"}"#,
         );
-        let find = async |name: &str| source.find(&host(name)).await;
+        let find = async |name: &str| find(&source, name).await;
         assert_eq!(find("docker.io").await.unwrap(), Some(password("u", "p:q")));
         assert_eq!(find("ghcr.io").await.unwrap(), Some(password("a", "b")));
         let identity = Credentials::Identity {
@@ -237,6 +292,82 @@ mod tests {
         assert!(error.hint().is_some());
         assert!(!format!("{source:?}").contains("dTpw"));
         assert!(!format!("{:?}", password("u", "secret")).contains("secret"));
+    }
+
+    #[tokio::test]
+    async fn the_entry_with_the_longest_path_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = source(
+            dir.path(),
+            r#"{"auths": {
+                "h.x": {"username": "host", "password": "p"},
+                "h.x/ns": {"username": "ns", "password": "p"},
+                "h.x/ns/repo": {"username": "repo", "password": "p"},
+                "part.x/ns": {"username": "part", "password": "p"},
+                "https://a.x/v1/": {"username": "v1", "password": "p"},
+                "https://b.x/v2/": {"username": "v2", "password": "p"},
+                "c.x/v1/": {"username": "bare", "password": "p"},
+                "http://d.x:5000/": {"username": "port", "password": "p"},
+                "docker.io/acme": {"username": "acme", "password": "p"},
+                "https://index.docker.io/v1/": {"username": "hub", "password": "p"}
+            }}"#,
+        );
+        for (name, user) in [
+            ("h.x/other/repo", Some("host")),
+            ("h.x/nsa/repo", Some("host")),
+            ("h.x/ns", Some("ns")),
+            ("h.x/ns/other", Some("ns")),
+            ("h.x/ns/repos", Some("ns")),
+            ("h.x/ns/repo", Some("repo")),
+            ("h.x/ns/repo/sub", Some("repo")),
+            ("part.x/ns/a", Some("part")),
+            ("part.x/other/a", None),
+            ("a.x/r/s", Some("v1")),
+            ("b.x/r/s", Some("v2")),
+            ("c.x/r/s", Some("bare")),
+            ("d.x:5000/r/s", Some("port")),
+            ("docker.io/acme/a", Some("acme")),
+            ("docker.io/library/alpine", Some("hub")),
+        ] {
+            let found = find(&source, name).await.unwrap();
+            assert_eq!(found, user.map(|user| password(user, "p")), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_program_that_hangs_is_killed_at_its_deadline() {
+        let dir = tempfile::tempdir().unwrap();
+        let pid_file = dir.path().join("pid");
+        let script = format!(
+            "echo $$ >{0}.new; mv {0}.new {0}; exec sleep 600",
+            pid_file.display()
+        );
+        program(dir.path(), "hang", &script);
+        let source = source(dir.path(), r#"{"credsStore": "hang"}"#);
+        let finding = tokio::spawn(async move { find(&source, "h.x").await });
+        let begin = std::time::Instant::now();
+        let patience = std::time::Duration::from_mins(1);
+        let pid = loop {
+            if let Ok(pid) = std::fs::read_to_string(&pid_file) {
+                break pid;
+            }
+            assert!(begin.elapsed() < patience && !finding.is_finished());
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        };
+        // From here on the clock runs as fast as nothing else happens.
+        tokio::time::pause();
+        let error = finding.await.unwrap().unwrap_err();
+        tokio::time::resume();
+        assert!(matches!(&error, OciError::Credentials { host, .. } if host == "h.x"));
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains("docker-credential-hang"), "{cause}");
+        assert!(cause.contains("30 seconds"), "{cause}");
+        let stat = format!("/proc/{}/stat", pid.trim());
+        let alive = || std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
+        while alive() {
+            assert!(begin.elapsed() < patience);
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
     }
 
     #[tokio::test]
@@ -257,7 +388,7 @@ mod tests {
             dir.path(),
             r#"{"auths": {"f.x": {"auth": "dTpw"}}, "credHelpers": {"one.x": "one"}, "credsStore": "all"}"#,
         );
-        let find = async |name: &str| source.find(&host(name)).await.unwrap();
+        let find = async |name: &str| find(&source, name).await.unwrap();
         assert_eq!(find("one.x").await, Some(password("get", "one.x")));
         let identity = Credentials::Identity {
             token: "s".to_owned(),
@@ -285,7 +416,7 @@ mod tests {
             ("gone.x", "not installed"),
             ("evil.x", "no name"),
         ] {
-            let error = source.find(&host(name)).await.unwrap_err();
+            let error = find(&source, name).await.unwrap_err();
             let cause = std::error::Error::source(&error).unwrap().to_string();
             assert!(cause.contains(reason), "{name}: {cause}");
         }

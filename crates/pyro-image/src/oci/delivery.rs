@@ -107,7 +107,7 @@ impl Registry<'_> {
         let message = auth::message(answer).await;
         let error = match status {
             401 | 403 => OciError::PushDenied {
-                known: self.client.auth.knows(self.host).await,
+                known: self.client.auth.knows(self.host, self.repository).await,
                 origin,
                 what,
                 message,

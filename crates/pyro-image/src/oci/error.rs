@@ -6,6 +6,7 @@ use crate::blobs::BlobError;
 use crate::digest::Sha256Digest;
 use crate::disk::DiskError;
 use crate::oci::reference::ReferenceError;
+use crate::policy::PolicyViolation;
 use crate::publish::PublishError;
 
 /// The text of another program or library, kept as a cause.
@@ -18,6 +19,9 @@ pub enum OciError {
     /// The text names no image.
     #[error(transparent)]
     Reference(#[from] ReferenceError),
+    /// The policy refuses the image.
+    #[error(transparent)]
+    Policy(#[from] PolicyViolation),
     /// The store failed.
     #[error(transparent)]
     Store(DiskError),
@@ -244,6 +248,7 @@ impl OciError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Reference(error) => return error.hint(),
+            Self::Policy(violation) => return violation.hint(),
             Self::Store(error) => return error.hint(),
             Self::Locked(error) => return error.hint(),
             Self::Setting { .. } => "correct or remove the setting".to_owned(),

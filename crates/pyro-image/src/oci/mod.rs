@@ -30,6 +30,7 @@ mod registry;
 mod retry;
 mod settings;
 mod settings_file;
+mod signature;
 mod source;
 mod upload;
 

@@ -272,7 +272,7 @@ impl Registry<'_> {
         Err(match status {
             404 => OciError::NotFound { origin, what }.into(),
             401 | 403 => {
-                let known = self.client.auth.knows(self.host).await;
+                let known = self.client.auth.knows(self.host, self.repository).await;
                 demand
                     .unauthorized(known, auth::message(answer).await)
                     .into()

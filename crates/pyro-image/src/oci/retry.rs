@@ -1,5 +1,6 @@
 //! When to try again, when to give up, and what to say then.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
 use crate::oci::error::{Cause, OciError};
@@ -33,6 +34,7 @@ pub(super) struct Retry<'a> {
     progress: &'a ProgressSink,
     in_a_row: u32,
     all: u32,
+    chance: fn(u32) -> u64,
 }
 
 impl From<OciError> for Fault {
@@ -49,6 +51,7 @@ impl<'a> Retry<'a> {
             progress,
             in_a_row: 0,
             all: 0,
+            chance,
         }
     }
 
@@ -58,7 +61,8 @@ impl<'a> Retry<'a> {
         self.all += 1;
         self.in_a_row = if advanced { 1 } else { self.in_a_row + 1 };
         let over = self.in_a_row >= self.policy.attempts || self.all >= MAX_ATTEMPTS;
-        let pause = self.pause();
+        let chance = (self.chance)(self.all);
+        let pause = spread(self.pause(), chance);
         let (pause, reason) = match fault {
             Fault::Final(error) => return Err(error),
             Fault::Network { origin, source } if over => {
@@ -88,7 +92,8 @@ impl<'a> Retry<'a> {
                     });
                 }
                 (
-                    retry_after.map_or(pause, |asked| asked.max(pause)),
+                    // Never earlier than it asks for, and not all clients at that moment.
+                    retry_after.map_or(pause, |asked| asked.max(pause).saturating_add(pause / 4)),
                     format!("`{origin}` answered with status {status}"),
                 )
             }
@@ -111,6 +116,19 @@ impl<'a> Retry<'a> {
             .saturating_mul(1 << doubled)
             .min(self.policy.longest_pause)
     }
+}
+
+/// A part of a pause between its half and the whole, so that clients that failed together do not
+/// come back together.
+fn spread(pause: Duration, chance: u64) -> Duration {
+    // The upper 32 bits as a fraction of one half.
+    let fraction = f64::from(u32::try_from(chance >> 32).unwrap_or(u32::MAX)) / f64::from(u32::MAX);
+    pause.mul_f64(0.5 + fraction / 2.0)
+}
+
+/// A number that nobody can foretell; each `RandomState` has keys of its own.
+fn chance(attempt: u32) -> u64 {
+    RandomState::new().hash_one(attempt)
 }
 
 #[cfg(test)]
@@ -162,6 +180,43 @@ mod tests {
         assert_eq!((origin.as_str(), what.as_str()), ("h.x", "a layer"));
         assert_eq!(source.to_string(), "reset");
         assert!(error.is_transient());
+    }
+
+    #[test]
+    fn pauses_are_spread_over_their_upper_half() {
+        let pause = Duration::from_secs(8);
+        assert_eq!(spread(pause, 0), Duration::from_secs(4));
+        assert_eq!(spread(pause, u64::MAX), pause);
+        let middle = spread(pause, 1 << 63);
+        assert!((5990..6010).contains(&middle.as_millis()), "{middle:?}");
+        let many: std::collections::HashSet<_> = (0..100)
+            .map(|attempt| spread(pause, chance(attempt)))
+            .collect();
+        assert!(many.len() > 90);
+        assert!(many.iter().all(|one| (pause / 2..=pause).contains(one)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_double_and_heed_what_is_asked_for() {
+        let policy = RetryPolicy {
+            attempts: 10,
+            first_pause: Duration::from_secs(1),
+            longest_pause: Duration::from_secs(6),
+            silence: Duration::from_secs(1),
+        };
+        let progress = progress::ignore();
+        let mut retry = Retry::new(policy, "a layer", &progress);
+        retry.chance = |_| u64::MAX;
+        for seconds in [1, 2, 4, 6, 6] {
+            let begin = tokio::time::Instant::now();
+            retry.after(broken(), false).await.unwrap();
+            assert_eq!(begin.elapsed().as_secs(), seconds);
+        }
+        retry.chance = |_| 0;
+        let begin = tokio::time::Instant::now();
+        let asked = Duration::from_secs(5);
+        retry.after(busy(Some(asked)), false).await.unwrap();
+        assert!((asked..asked * 2).contains(&begin.elapsed()));
     }
 
     #[tokio::test]

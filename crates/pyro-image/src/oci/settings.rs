@@ -4,10 +4,12 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::oci::platform::Platform;
 use crate::oci::reference::RegistryHost;
+use crate::policy::Policy;
 
 /// How registries are reached. The default asks them directly, over TLS, without credentials.
 #[derive(Debug, Clone, Default)]
@@ -78,6 +80,8 @@ pub enum PullPolicy {
 pub struct PullOptions {
     /// When to look up a tag.
     pub policy: PullPolicy,
+    /// Which images may be used at all.
+    pub image_policy: Arc<Policy>,
     /// What the image has to be made for.
     pub platform: Platform,
     /// How many blobs are fetched at once.
@@ -106,6 +110,7 @@ impl Default for PullOptions {
     fn default() -> Self {
         Self {
             policy: PullPolicy::default(),
+            image_policy: Arc::default(),
             platform: Platform::linux_amd64(),
             parallel: const { NonZeroUsize::new(3).expect("three is not zero") },
             max_bytes: MAX_BYTES,

@@ -96,6 +96,8 @@ impl World {
         PulledImage {
             reference: "h.x/a/b:t".parse().unwrap(),
             resolved_digest: Sha256Digest::of(b"resolved"),
+            config_digest: Sha256Digest::of(b"config"),
+            verified_by: Vec::new(),
             manifest_digest: Sha256Digest::of(b"manifest"),
             config: ImageConfig {
                 env: Vec::new(),

@@ -12,6 +12,8 @@ use super::wire::{Deed, Request, Server};
 use super::{assert_whole, pull};
 
 const SIZE: usize = 3_000_000;
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// Pulls through a server that misbehaves while it is told to, then through the same one healed.
 async fn failing(deed: impl Fn(&Request) -> Deed + Send + Sync + 'static) -> OciError {
@@ -32,12 +34,23 @@ async fn failing(deed: impl Fn(&Request) -> Deed + Send + Sync + 'static) -> Oci
     let error = pull(&store, &name, PullPolicy::Missing).await.unwrap_err();
     assert!(error.to_string().contains(&server.host()), "{error}");
     assert!(error.hint().is_some());
+    assert_only_true_blobs(&store);
     let never = pull(&store, &name, PullPolicy::Never).await;
     assert!(matches!(never, Err(OciError::Offline { .. })));
     ill.store(false, Ordering::SeqCst);
     let image = pull(&store, &name, PullPolicy::Missing).await.unwrap();
     assert_whole(&store, &image);
     error
+}
+
+/// Whatever is there has the digest that it is named by.
+fn assert_only_true_blobs(store: &BlobStore) {
+    let entries = std::fs::read_dir(store.root().join("sha256"));
+    for entry in entries.into_iter().flatten() {
+        let path = entry.unwrap().path();
+        let (digest, _) = pyro_image::Sha256Digest::of_file(&path).unwrap();
+        assert!(path.ends_with(digest.hex()), "{}", path.display());
+    }
 }
 
 fn blobs(deed: fn() -> Deed) -> impl Fn(&Request) -> Deed + Send + Sync {
@@ -84,7 +97,6 @@ async fn a_body_of_another_size_is_refused() {
 
 #[tokio::test]
 async fn a_manifest_that_is_not_one_is_refused() {
-    let oci = "application/vnd.oci.image.manifest.v1+json";
     let error = failing(manifests(|| Deed::Endless)).await;
     assert!(matches!(error, OciError::TooLarge { .. }), "{error}");
     let error = failing(manifests(|| {
@@ -96,13 +108,82 @@ async fn a_manifest_that_is_not_one_is_refused() {
     assert!(matches!(error, OciError::WrongDigest { .. }), "{error}");
     let error = failing(move |request| {
         if request.path.contains("/manifests/") {
-            answer(200, &[("Content-Type", oci)], "{\"schemaVersion\":2}")
+            answer(200, &[("Content-Type", MANIFEST)], "{\"schemaVersion\":2}")
         } else {
             Deed::Pass
         }
     })
     .await;
     assert!(matches!(error, OciError::Document { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_manifest_of_a_gigabyte_is_refused_by_its_length() {
+    let error = failing(manifests(|| Deed::Promise(1 << 30, MANIFEST))).await;
+    let OciError::TooLarge { limit, .. } = &error else {
+        panic!("{error:?}");
+    };
+    assert!(error.to_string().contains(&limit.to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn an_index_in_an_index_is_refused_and_none_is_followed_in_a_circle() {
+    let index = |child: &str, size: usize| {
+        format!(
+            r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{{
+                "mediaType":"{MANIFEST}","digest":"{child}","size":{size},
+                "platform":{{"os":"linux","architecture":"amd64"}}}}]}}"#
+        )
+    };
+    let inner = index(&pyro_image::Sha256Digest::of(b"").to_string(), 1);
+    let digest = pyro_image::Sha256Digest::of(inner.as_bytes()).to_string();
+    let outer = index(&digest, inner.len());
+    let path = format!("/manifests/{digest}");
+    let sent = outer.clone();
+    let error = failing(move |request| {
+        if request.path.ends_with(&path) {
+            answer(200, &[("Content-Type", INDEX)], &inner)
+        } else if request.path.contains("/manifests/") {
+            answer(200, &[("Content-Type", INDEX)], &sent)
+        } else {
+            Deed::Pass
+        }
+    })
+    .await;
+    let OciError::Document { reason, .. } = &error else {
+        panic!("{error:?}");
+    };
+    assert!(reason.contains("another index"), "{reason}");
+    // An index that answers for its own image would have to have its own digest.
+    let error = failing(move |request| {
+        if request.path.contains("/manifests/") {
+            answer(200, &[("Content-Type", INDEX)], &outer)
+        } else {
+            Deed::Pass
+        }
+    })
+    .await;
+    assert!(matches!(error, OciError::WrongDigest { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_sent_as_something_else_is_refused() {
+    let error = failing(manifests(|| {
+        let body = r#"{"schemaVersion":2,"config":{},"layers":[]}"#;
+        answer(200, &[("Content-Type", INDEX)], body)
+    }))
+    .await;
+    assert!(matches!(error, OciError::Document { .. }), "{error}");
+    let error = failing(blobs(|| {
+        answer(200, &[("Content-Encoding", "gzip")], "zipped")
+    }))
+    .await;
+    assert!(matches!(error, OciError::Protocol { .. }), "{error}");
+    let error = failing(blobs(|| {
+        answer(206, &[("Content-Range", "bytes 5-9/10")], "ahead")
+    }))
+    .await;
+    assert!(matches!(error, OciError::Protocol { .. }), "{error}");
 }
 
 #[tokio::test]
@@ -119,10 +200,7 @@ async fn a_manifest_by_digest_has_that_digest() {
         other.push(b' ');
         if request.path.contains("/manifests/") {
             let headers = vec![
-                (
-                    "Content-Type".to_owned(),
-                    "application/vnd.oci.image.manifest.v1+json".to_owned(),
-                ),
+                ("Content-Type".to_owned(), MANIFEST.to_owned()),
                 ("Docker-Content-Digest".to_owned(), said.clone()),
             ];
             Deed::Answer(200, headers, other)

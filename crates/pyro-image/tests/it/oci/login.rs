@@ -309,6 +309,44 @@ async fn passwords_go_to_the_registry_and_to_nobody_it_redirects_to() {
 }
 
 #[tokio::test]
+async fn a_token_is_not_sent_to_who_the_registry_redirects_to() {
+    let registry = Registry::start();
+    let image = layout(registry.dir.path(), &[300_000]);
+    registry.push(&image, "a/b:t", &[]);
+    let tokens = Server::start(registry.port, |_| {
+        let body = br#"{"token":"good","expires_in":300}"#.to_vec();
+        Deed::Answer(200, Vec::new(), body)
+    });
+    let elsewhere = Server::start(registry.port, |_| Deed::Pass);
+    let (realm, other) = (tokens.host(), elsewhere.host());
+    let front = Server::start(registry.port, move |request| {
+        if request.authorization.as_deref() != Some("Bearer good") {
+            return denied(format!(
+                r#"Bearer realm="http://{realm}/token",service="s""#
+            ));
+        }
+        if request.is_blob() {
+            let to = format!("http://{other}{}", request.path);
+            return Deed::Answer(307, vec![("Location".to_owned(), to)], Vec::new());
+        }
+        Deed::Pass
+    });
+    let store = BlobStore::new(registry.dir.path().join("store"));
+    let name = format!("{}/a/b:t", front.host());
+    let image = pull_with(settings(), &store, &name, PullPolicy::Missing)
+        .await
+        .unwrap();
+    assert_whole(&store, &image);
+    let seen = elsewhere.requests();
+    assert!(seen.len() >= 2, "{seen:?}");
+    assert!(
+        seen.iter().all(|one| one.authorization.is_none()),
+        "{seen:?}"
+    );
+    assert_eq!(tokens.requests().len(), 1);
+}
+
+#[tokio::test]
 async fn what_another_host_demands_is_not_given() {
     let registry = Registry::start();
     let image = layout(registry.dir.path(), &[10]);

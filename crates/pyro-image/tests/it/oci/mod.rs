@@ -3,11 +3,13 @@
 mod faults;
 mod local;
 mod login;
+mod policy;
 mod processes;
 mod pulls;
 mod pushes;
 mod refusals;
 mod registry;
+mod signatures;
 mod wire;
 
 use std::sync::{Arc, Mutex};

@@ -1,11 +1,13 @@
 //! Debian's registry on loopback, with images that skopeo and umoci made.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use pyro_image::Sha256Digest;
 
 use super::wire;
 
@@ -58,26 +60,53 @@ impl Registry {
 
     /// Pushes `<layout>:t` as `<name>` with these options of skopeo.
     pub(crate) fn push(&self, layout: &Path, name: &str, options: &[&str]) {
-        let from = format!("oci:{}:t", layout.display());
+        self.push_from(&format!("oci:{}:t", layout.display()), name, options);
+    }
+
+    /// Pushes what skopeo calls by this name.
+    pub(crate) fn push_from(&self, from: &str, name: &str, options: &[&str]) {
         let to = format!("docker://127.0.0.1:{}/{name}", self.port);
         let mut arguments = vec!["--insecure-policy", "copy", "--dest-tls-verify=false"];
         arguments.extend(options);
-        arguments.extend([from.as_str(), to.as_str()]);
+        arguments.extend([from, to.as_str()]);
         run("skopeo", &arguments);
     }
 
     /// Puts a document under a tag, as it is.
     pub(crate) fn put(&self, repository: &str, tag: &str, media_type: &str, body: &str) {
+        let path = format!("/v2/{repository}/manifests/{tag}");
+        let answer = self.send("PUT", &path, media_type, body.as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    }
+
+    /// Puts a blob into a repository.
+    pub(crate) fn put_blob(&self, repository: &str, body: &[u8]) -> Sha256Digest {
+        let octets = "application/octet-stream";
+        let uploads = format!("/v2/{repository}/blobs/uploads/");
+        let answer = self.send("POST", &uploads, octets, b"");
+        let place = answer
+            .lines()
+            .find_map(|line| line.strip_prefix("Location: "))
+            .unwrap();
+        let place = &place[place.find("/v2/").unwrap()..];
+        let digest = Sha256Digest::of(body);
+        let answer = self.send("PUT", &format!("{place}&digest={digest}"), octets, body);
+        assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+        digest
+    }
+
+    fn send(&self, method: &str, path: &str, media_type: &str, body: &[u8]) -> String {
         let head = format!(
-            "PUT /v2/{repository}/manifests/{tag} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\
+            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\
              Content-Type: {media_type}\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        std::io::Write::write_all(&mut stream, format!("{head}{body}").as_bytes()).unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(body).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+        answer
     }
 
     /// The manifest that a tag means, its exact bytes.

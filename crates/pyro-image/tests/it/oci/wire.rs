@@ -58,6 +58,8 @@ pub(crate) enum Deed {
     Tunnel,
     /// Send a body without end.
     Endless,
+    /// Promise a body of so many bytes as this content type, and send none of it.
+    Promise(u64, &'static str),
 }
 
 /// The noted requests, and how many bytes of blobs went to the client.
@@ -320,6 +322,14 @@ fn serve(
                 to.shutdown(std::net::Shutdown::Both)
             });
             std::io::copy(&mut reader, &mut behind).map(drop)
+        }
+        Deed::Promise(length, media_type) => {
+            write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nContent-Type: {media_type}\r\nContent-Length: {length}\r\n\r\n"
+            )?;
+            // Until the test's process ends, or the client does.
+            stream.read_exact(&mut [0]).map(drop)
         }
         Deed::Endless => {
             stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;

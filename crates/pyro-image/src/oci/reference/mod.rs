@@ -9,9 +9,15 @@
 //! dir:PATH                                    a directory that is a root file system
 //! ```
 
+mod host;
+mod names;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+
+pub use host::RegistryHost;
+pub use names::{Repository, Tag};
 
 use crate::digest::Sha256Digest;
 
@@ -19,16 +25,6 @@ use crate::digest::Sha256Digest;
 const MAX_TEXT: usize = 4096 + 256;
 /// The longest name of host and repository, as the specification says.
 const MAX_NAME: usize = 255;
-/// The longest tag, as the specification says.
-const MAX_TAG: usize = 128;
-/// The registry of names without a host.
-const DEFAULT_HOST: &str = "docker.io";
-/// Where that registry answers.
-const DEFAULT_API: &str = "registry-1.docker.io";
-/// The namespace of one-part names of that registry.
-const DEFAULT_NAMESPACE: &str = "library";
-/// The tag that is meant when there is neither tag nor digest.
-const DEFAULT_TAG: &str = "latest";
 
 /// Where an image is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -62,18 +58,6 @@ pub struct RegistryReference {
     tag: Option<Tag>,
     digest: Option<Sha256Digest>,
 }
-
-/// A registry's host name or address, with its port if it has one: `ghcr.io`, `[::1]:5000`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RegistryHost(String);
-
-/// A repository's name in its registry: `library/alpine`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Repository(String);
-
-/// A tag: `3.20`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Tag(String);
 
 /// A text that names no image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -130,120 +114,6 @@ impl RegistryReference {
             digest: Some(digest),
             ..self.clone()
         }
-    }
-}
-
-impl RegistryHost {
-    /// Parses a host and an optional port.
-    pub fn parse(text: &str) -> Result<Self, ReferenceError> {
-        let refused = |reason| Err(ReferenceError::new(text, reason));
-        if text.len() > MAX_NAME {
-            return refused("its host is longer than 255 bytes");
-        }
-        let (name, port) = match text.strip_prefix('[') {
-            Some(rest) => {
-                let Some((address, rest)) = rest.split_once(']') else {
-                    return refused("its address has no closing bracket");
-                };
-                if address.parse::<std::net::Ipv6Addr>().is_err() {
-                    return refused("its address in brackets is no IPv6 address");
-                }
-                match rest.strip_prefix(':') {
-                    Some(port) => (None, Some(port)),
-                    None if rest.is_empty() => (None, None),
-                    None => return refused("after the address only a port may follow"),
-                }
-            }
-            None => match text.split_once(':') {
-                Some((name, port)) => (Some(name), Some(port)),
-                None => (Some(text), None),
-            },
-        };
-        if name.is_some_and(|name| !name.split('.').all(is_domain_component)) {
-            return refused("its host is no host name");
-        }
-        let is_port = |port: &str| {
-            port.bytes().all(|byte| byte.is_ascii_digit())
-                && port.parse::<u16>().is_ok_and(|port| port > 0)
-        };
-        if port.is_some_and(|port| !is_port(port)) {
-            return refused("its port is no number from 1 to 65535");
-        }
-        let text = text.to_ascii_lowercase();
-        Ok(Self(match text.as_str() {
-            "index.docker.io" | DEFAULT_API => DEFAULT_HOST.to_owned(),
-            _ => text,
-        }))
-    }
-
-    /// The name, with its port if there is one.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The host and port that answer for it.
-    pub fn api(&self) -> &str {
-        if self.0 == DEFAULT_HOST {
-            DEFAULT_API
-        } else {
-            &self.0
-        }
-    }
-
-    /// Whether it is this host itself. Names other than `localhost` are not resolved.
-    pub fn is_loopback(&self) -> bool {
-        let name = match self.0.strip_prefix('[') {
-            Some(rest) => rest.split_once(']').map_or(rest, |(address, _)| address),
-            None => self.0.split_once(':').map_or(&*self.0, |(name, _)| name),
-        };
-        name == "localhost"
-            || name
-                .parse::<std::net::IpAddr>()
-                .is_ok_and(|address| address.is_loopback())
-    }
-}
-
-impl Repository {
-    fn parse(text: &str, whole: &str) -> Result<Self, ReferenceError> {
-        if !text.split('/').all(is_path_component) {
-            let reason = if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
-                "its path has capital letters"
-            } else {
-                "its path is not made of letters, digits and single separators"
-            };
-            return Err(ReferenceError::new(whole, reason));
-        }
-        Ok(Self(text.to_owned()))
-    }
-
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Tag {
-    /// Parses a tag.
-    pub fn parse(text: &str) -> Result<Self, ReferenceError> {
-        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-        let valid = (1..=MAX_TAG).contains(&text.len())
-            && is_word(text.as_bytes()[0])
-            && text
-                .bytes()
-                .all(|byte| is_word(byte) || matches!(byte, b'.' | b'-'));
-        if valid {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(ReferenceError::new(
-                text,
-                "its tag is not made of at most 128 letters, digits, `_`, `.` and `-`",
-            ))
-        }
-    }
-
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        &self.0
     }
 }
 
@@ -335,17 +205,17 @@ impl FromStr for RegistryReference {
             ));
         }
         let (host, path) = match name.split_once('/') {
-            Some((host, path)) if looks_like_host(host) => (RegistryHost::parse(host)?, path),
-            _ => (RegistryHost(DEFAULT_HOST.to_owned()), name),
+            Some((host, path)) if host::looks_like_host(host) => (RegistryHost::parse(host)?, path),
+            _ => (RegistryHost::docker_hub(), name),
         };
         let mut repository = Repository::parse(path, text)?;
-        if host.0 == DEFAULT_HOST && !path.contains('/') {
-            repository = Repository(format!("{DEFAULT_NAMESPACE}/{path}"));
+        if host.as_str() == RegistryHost::DOCKER_HUB && !path.contains('/') {
+            repository = repository.official();
         }
         let tag = match (tag, digest) {
             (Some(tag), _) => Some(Tag::parse(tag)?),
             (None, Some(_)) => None,
-            (None, None) => Some(Tag(DEFAULT_TAG.to_owned())),
+            (None, None) => Some(Tag::latest()),
         };
         Ok(Self {
             host,
@@ -364,7 +234,7 @@ impl fmt::Display for ImageReference {
             Self::Layout {
                 path,
                 tag: Some(tag),
-            } => write!(f, "oci:{}:{}", path.display(), tag.0),
+            } => write!(f, "oci:{}:{}", path.display(), tag.as_str()),
             Self::DockerArchive { path } => write!(f, "docker-archive:{}", path.display()),
             Self::Directory { path } => write!(f, "dir:{}", path.display()),
         }
@@ -373,52 +243,15 @@ impl fmt::Display for ImageReference {
 
 impl fmt::Display for RegistryReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.host.0, self.repository.0)?;
+        write!(f, "{}/{}", self.host, self.repository.as_str())?;
         if let Some(tag) = &self.tag {
-            write!(f, ":{}", tag.0)?;
+            write!(f, ":{}", tag.as_str())?;
         }
         if let Some(digest) = self.digest {
             write!(f, "@{digest}")?;
         }
         Ok(())
     }
-}
-
-impl fmt::Display for RegistryHost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// Whether the part before the first slash is a host rather than a part of the path.
-fn looks_like_host(text: &str) -> bool {
-    text == "localhost"
-        || text
-            .bytes()
-            .any(|byte| matches!(byte, b'.' | b':' | b'[') || byte.is_ascii_uppercase())
-}
-
-fn is_domain_component(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        && !text.starts_with('-')
-        && !text.ends_with('-')
-}
-
-/// Runs of lower-case letters and digits, separated by `.`, `_`, `__` or any number of `-`.
-fn is_path_component(text: &str) -> bool {
-    let is_letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let bytes = text.as_bytes();
-    let ends = bytes.first().zip(bytes.last());
-    ends.is_some_and(|(&first, &last)| is_letter(first) && is_letter(last))
-        && bytes
-            .split(|&byte| is_letter(byte))
-            .all(|separator| match separator {
-                [] | b"." | b"_" | b"__" => true,
-                many => many.iter().all(|&byte| byte == b'-'),
-            })
 }
 
 fn parse_path(path: &str, whole: &str) -> Result<PathBuf, ReferenceError> {
@@ -536,24 +369,5 @@ mod tests {
             assert!(error.to_string().len() < 400, "{error}");
             assert!(!error.to_string().contains('\n'), "{error}");
         }
-    }
-
-    #[test]
-    fn loopback_hosts_are_known_by_their_text() {
-        for text in ["localhost", "localhost:1", "127.3.2.1:5000", "[::1]"] {
-            assert!(RegistryHost::parse(text).unwrap().is_loopback(), "{text}");
-        }
-        for text in [
-            "localhost.example",
-            "10.0.0.1",
-            "127.0.0.1.example:5",
-            "[::2]",
-        ] {
-            assert!(!RegistryHost::parse(text).unwrap().is_loopback(), "{text}");
-        }
-        assert_eq!(
-            RegistryHost::parse("docker.io").unwrap().api(),
-            "registry-1.docker.io"
-        );
     }
 }

@@ -214,6 +214,12 @@ Example: pyro env verify debian:12")]
     /// Remove installed environments that no machine uses
     #[command(after_help = "Example: pyro env remove docker.io/library/alpine:3")]
     Remove(RemoveArgs),
+    /// Publish an environment in a registry or as an OCI layout, for others to pull
+    #[command(after_help = "\
+Examples:
+  pyro env publish debian:12 ghcr.io/owner/debian-12:1.0.0
+  pyro env publish debian:12 --output layouts")]
+    Publish(PublishArgs),
     /// Remove what cannot be used, what killed builds left over, and blobs that nothing needs
     #[command(after_help = "\
 Examples:
@@ -273,6 +279,28 @@ pub(crate) struct RemoveArgs {
     #[arg(value_name = "ENVIRONMENT", required = true)]
     pub(crate) environments: Vec<String>,
     /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PublishArgs {
+    /// Environment to publish; it is made first if it is not installed
+    #[arg(value_name = "ENVIRONMENT")]
+    pub(crate) environment: String,
+    /// Place in a registry, with a tag: HOST/PATH:TAG
+    #[arg(value_name = "REFERENCE", required_unless_present = "output")]
+    pub(crate) reference: Option<String>,
+    /// Directory to write an OCI layout below
+    #[arg(long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
+    /// Name that the published environment calls itself [default: its own]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Version that it calls itself [default: its own]
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) version: Option<String>,
+    /// Print one JSON object, and progress as JSON lines on stderr
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -10,7 +10,8 @@
 //! | `PYRO_ENGINE` | `auto`, `qemu-kvm`, `qemu-tcg` | `auto` |
 //! | `PYRO_KERNEL` | guest kernel in place of the environment's | |
 //! | `PYRO_QEMU` | QEMU program in place of the one in `PATH` | |
-//! | `PYRO_CONFIG_DIR` | `registries.toml`, `catalogs/*.toml` | `$XDG_CONFIG_HOME/pyro`, `~/.config/pyro` |
+//! | `PYRO_CONFIG_DIR` | `registries.toml`, `policy.toml`, `catalogs/*.toml` | `$XDG_CONFIG_HOME/pyro`, `~/.config/pyro` |
+//! | `PYRO_POLICY` | policy of images in place of `policy.toml` there | |
 //! | `PYRO_OFFLINE` | fetch nothing over the network | |
 //!
 //! What belongs to others is read where they have it: Docker's and Podman's log-ins
@@ -18,9 +19,10 @@
 //! `NO_PROXY`, in small letters too) and certificates (`SSL_CERT_FILE`).
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::{env, fs};
 
-use pyro::{Catalog, CatalogFileError, Error, Home, Proxies, RegistrySettings, Settings};
+use pyro::{Catalog, CatalogFileError, Error, Home, Policy, Proxies, RegistrySettings, Settings};
 
 use crate::args::Global;
 
@@ -50,9 +52,25 @@ pub(crate) fn settings(global: &Global) -> Result<Settings, Error> {
         engine: global.engine.into(),
         catalog: catalog(&config)?,
         registries: registries(&config, &search_path)?,
+        policy: Arc::new(policy(&config)?),
         offline: global.offline,
         ..Settings::new(home, program, search_path)
     })
+}
+
+/// The user's policy of images. Without a file every image may be used; one that cannot be read
+/// is an error, because it may forbid much.
+fn policy(config: &Path) -> Result<Policy, Error> {
+    let path = path("PYRO_POLICY")?;
+    let file = path.clone().unwrap_or_else(|| config.join("policy.toml"));
+    // A link that leads nowhere counts as a file: somebody meant there to be one.
+    if path.is_none()
+        && fs::symlink_metadata(&file)
+            .is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    {
+        return Ok(Policy::default());
+    }
+    Ok(Policy::load(&file)?)
 }
 
 /// The product's catalog with the files of the user.

@@ -4,17 +4,23 @@ mod codes;
 
 use std::path::PathBuf;
 
+use pyro_image::artifacts::ArtifactError;
 use pyro_image::catalog::CatalogFileError;
 use pyro_image::directory::DirectoryError;
 use pyro_image::layers::LayerError;
 use pyro_image::oci::RegistriesFileError;
+use pyro_image::policy::PolicyError;
+use pyro_image::publish::PublishError;
 use pyro_image::{KernelError, OciError, RecipeError, StoreError};
 pub use pyro_protocol::code::chain;
 use pyro_protocol::code::{ErrorCode, ErrorReply};
 use pyro_protocol::supervise::Failure;
 use serde_json::{Value, json};
 
-use codes::{directory_code, io_code, kernel_code, layer_code, oci_code, recipe_code, store_code};
+use codes::{
+    artifact_code, directory_code, io_code, kernel_code, layer_code, oci_code, publish_code,
+    recipe_code, store_code,
+};
 
 /// A failed operation of the SDK.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +61,15 @@ pub enum Error {
     /// An image cannot be got.
     #[error(transparent)]
     Image(#[from] OciError),
+    /// The policy of images cannot be read.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The artifacts of an image cannot be used.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    /// An environment cannot be published.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
     /// A layer of an image cannot be used.
     #[error(transparent)]
     Layer(#[from] LayerError),
@@ -124,7 +139,11 @@ impl Error {
             Self::Environment(error) => store_code(error),
             Self::Kernel(error) | Self::KernelOverride { source: error, .. } => kernel_code(error),
             Self::Recipe(error) => recipe_code(error),
-            Self::CatalogFile(_) | Self::RegistriesFile(_) => ErrorCode::InvalidArgument,
+            Self::CatalogFile(_) | Self::RegistriesFile(_) | Self::Policy(_) => {
+                ErrorCode::InvalidArgument
+            }
+            Self::Artifact(error) => artifact_code(error),
+            Self::Publish(error) => publish_code(error),
             Self::Image(error) => oci_code(error),
             Self::Layer(error) => layer_code(error),
             Self::Directory(error) => directory_code(error),
@@ -155,6 +174,9 @@ impl Error {
             Self::RegistriesFile(error) => error.hint(),
             Self::Image(error) => error.hint(),
             Self::Layer(error) => error.hint(),
+            Self::Policy(error) => error.hint(),
+            Self::Artifact(error) => error.hint(),
+            Self::Publish(error) => error.hint(),
             Self::Directory(error) => error.hint(),
             Self::CannotMakeAgain { name } => Some(format!(
                 "build it again with `pyro env build --name {name}`, or remove it with `pyro env remove {name}`"

@@ -28,7 +28,10 @@ pub mod run;
 pub mod settings;
 mod supervisor;
 
-pub use environment::{EnvironmentOptions, PulledEnvironment, VerifiedEnvironment};
+pub use environment::{
+    EnvironmentOptions, PublishOptions, PublishedEnvironment, PulledEnvironment,
+    VerifiedEnvironment,
+};
 pub use error::Error;
 pub use exec::{Exec, ExecOptions, ExecOutput, Program, StdinWriter};
 pub use machine::{Machine, MachineOptions};
@@ -36,6 +39,7 @@ pub use pyro_image::catalog::{Catalog, CatalogFileError};
 pub use pyro_image::oci::{
     Mirror, Proxies, PullPolicy, RegistriesFileError, RegistryHost, RegistrySettings, RetryPolicy,
 };
+pub use pyro_image::policy::{Policy, PolicyError};
 pub use pyro_image::progress::{self, Progress, ProgressSink};
 pub use pyro_image::store::{
     EnvironmentListing, EnvironmentReport, PruneOptions, PruneResult, Removed,

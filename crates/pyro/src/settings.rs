@@ -2,9 +2,11 @@
 //! where they come from.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use pyro_image::catalog::PLATFORM;
 use pyro_image::oci::RegistrySettings;
+use pyro_image::policy::Policy;
 use pyro_image::{Catalog, EnvironmentStore, KernelStore};
 use pyro_protocol::supervise::EngineChoice;
 
@@ -28,6 +30,8 @@ pub struct Settings {
     pub catalog: Catalog,
     /// How registries are reached.
     pub registries: RegistrySettings,
+    /// Which images may be used.
+    pub policy: Arc<Policy>,
     /// Nothing is fetched over the network: what is not there is an error.
     pub offline: bool,
     /// The most bytes of an image's layers together once they are decoded; see
@@ -51,6 +55,7 @@ impl Settings {
             engine: EngineChoice::Auto,
             catalog: Catalog::builtin(),
             registries: RegistrySettings::default(),
+            policy: Arc::default(),
             offline: false,
             max_image_bytes: MAX_IMAGE_BYTES,
         }

@@ -1,9 +1,9 @@
 //! `pyro env`: environments listed, shown, made, verified, removed.
 
-use pyro::{EnvironmentOptions, Error, PruneOptions, Pyro};
+use pyro::{EnvironmentOptions, Error, PruneOptions, PublishOptions, Pyro};
 use serde_json::json;
 
-use crate::args::{EnvCommand, PullArgs, RemoveArgs};
+use crate::args::{EnvCommand, PublishArgs, PullArgs, RemoveArgs};
 use crate::commands::{print, print_json};
 use crate::exit_code::ExitCode;
 use crate::render::{Talk, environment};
@@ -16,6 +16,7 @@ pub(super) fn json(command: &EnvCommand) -> bool {
         EnvCommand::Pull(args) => args.json,
         EnvCommand::Verify(args) => args.json,
         EnvCommand::Remove(args) => args.json,
+        EnvCommand::Publish(args) => args.json,
         EnvCommand::Prune(args) => args.json,
     }
 }
@@ -54,6 +55,7 @@ pub(super) async fn env(pyro: &Pyro, command: EnvCommand, talk: &Talk) -> Result
             Ok(code)
         }
         EnvCommand::Remove(args) => remove(pyro, &args),
+        EnvCommand::Publish(args) => publish(pyro, args, talk).await,
         EnvCommand::Prune(args) => {
             let pruned = pyro.prune_environments(PruneOptions {
                 all: args.all,
@@ -85,6 +87,23 @@ async fn pull(pyro: &Pyro, args: PullArgs, talk: &Talk) -> Result<ExitCode, Erro
     }
     talk.line(&format!("[pull] phase=ready environment={name}"));
     Ok(print(&environment::details("Pulled", &pulled.report)))
+}
+
+async fn publish(pyro: &Pyro, args: PublishArgs, talk: &Talk) -> Result<ExitCode, Error> {
+    let progress = talk.progress("publish", args.json);
+    let options = PublishOptions {
+        environment: args.environment,
+        reference: args.reference,
+        output: args.output,
+        name: args.name,
+        version: args.version,
+    };
+    let published = pyro.publish_environment(options, &progress).await?;
+    drop(progress);
+    if args.json {
+        return print_json(&published);
+    }
+    Ok(print(&environment::published(&published)))
 }
 
 /// Removes each, as far as it can: one that is in use does not save the others.

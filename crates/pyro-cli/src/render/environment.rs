@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
-use pyro::{EnvironmentListing, EnvironmentReport, PruneResult, Removed, VerifiedEnvironment};
+use pyro::{
+    EnvironmentListing, EnvironmentReport, PruneResult, PublishedEnvironment, Removed,
+    VerifiedEnvironment,
+};
 
 use super::size::size;
 
@@ -116,6 +119,19 @@ pub(crate) fn removed(removed: &[Removed]) -> String {
     for one in removed {
         let _ = writeln!(text, "Removed {} ({})", one.name, size(one.freed_bytes));
     }
+    text
+}
+
+/// `env publish`.
+pub(crate) fn published(published: &PublishedEnvironment) -> String {
+    let mut text = format!("Published: {} {}\n", published.name, published.version);
+    if let (Some(reference), Some(sent)) = (&published.reference, published.sent_bytes) {
+        let _ = writeln!(text, "Reference: {reference} ({} sent)", size(sent));
+    }
+    if let Some(layout) = &published.layout {
+        let _ = writeln!(text, "Layout: {}", layout.display());
+    }
+    let _ = writeln!(text, "Digest: {}", published.manifest_digest);
     text
 }
 

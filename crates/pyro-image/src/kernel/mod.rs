@@ -4,6 +4,7 @@
 //! distribution's package, which is fetched and unpacked but never installed, or from a path
 //! that a user names. This module never loads or boots anything.
 
+mod drivers;
 mod error;
 mod image;
 mod lz4;
@@ -15,6 +16,7 @@ mod vmlinux;
 
 use std::path::{Path, PathBuf};
 
+pub use drivers::missing_drivers;
 pub use error::KernelError;
 pub use image::KernelFormat;
 pub use manifest::{FileEntry, KernelManifest, ModuleEntry, ModuleLoad};
@@ -73,9 +75,14 @@ impl Kernel {
             manifest::verify_content(path, &manifest)?;
             return Self::from_manifest(path, manifest, digest);
         }
-        let image = image::inspect(path)?;
         let (digest, _) =
             Sha256Digest::of_file(path).map_err(|source| DiskError::new("read", path, source))?;
+        Self::bare(path, digest)
+    }
+
+    /// One image file that boots without modules, and is known to have this digest.
+    pub fn bare(path: &Path, digest: Sha256Digest) -> Result<Self, KernelError> {
+        let image = image::inspect(path)?;
         Ok(Self {
             digest,
             dir: path.parent().unwrap_or(Path::new(".")).to_owned(),

@@ -110,6 +110,18 @@ impl KernelStore {
             .find_map(|(_, digest)| self.open(digest).ok()))
     }
 
+    /// An installed kernel whose uncompressed image has this digest.
+    pub fn with_vmlinux(&self, sha256: Sha256Digest) -> Result<Option<Kernel>, KernelError> {
+        Ok(self
+            .digests()?
+            .into_iter()
+            .filter_map(|digest| self.open(digest).ok())
+            .find(|kernel| {
+                let vmlinux = kernel.manifest.as_ref().and_then(|found| found.vmlinux);
+                vmlinux.is_some_and(|vmlinux| vmlinux.sha256 == sha256)
+            }))
+    }
+
     /// The digests of all kernel directories, valid or not, sorted.
     pub fn digests(&self) -> Result<Vec<Sha256Digest>, KernelError> {
         Ok(disk::names(&self.dir)?

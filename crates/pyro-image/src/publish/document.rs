@@ -33,9 +33,19 @@ struct Config<'a> {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
 struct Run<'a> {
-    #[serde(rename = "Labels")]
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    cmd: &'a [String],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    entrypoint: &'a [String],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    env: &'a [String],
     labels: BTreeMap<&'a str, &'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    working_dir: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -82,6 +92,11 @@ pub(super) fn prepare(
     let config = Config {
         architecture: &publication.platform.architecture,
         run: Run {
+            cmd: &publication.defaults.cmd,
+            entrypoint: &publication.defaults.entrypoint,
+            env: &publication.defaults.env,
+            user: publication.defaults.user.as_deref(),
+            working_dir: publication.defaults.working_dir.as_deref(),
             labels: [
                 (LABEL_ENVIRONMENT, name),
                 (LABEL_VERSION, version),

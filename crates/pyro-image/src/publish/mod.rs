@@ -26,12 +26,15 @@ use crate::artifacts::EnvironmentMetadata;
 use crate::digest::Sha256Digest;
 use crate::oci::Platform;
 use crate::progress::{self, ProgressSink};
+use crate::store::RunDefaults;
 
 /// What is to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publication {
     /// What the image says about itself. The environment's name and version must not be empty.
     pub metadata: EnvironmentMetadata,
+    /// What its commands have by default.
+    pub defaults: RunDefaults,
     /// What the environment runs on.
     pub platform: Platform,
     /// The kernel's file.

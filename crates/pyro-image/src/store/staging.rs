@@ -80,6 +80,11 @@ impl Staging {
         self.dir.join(ROOTFS)
     }
 
+    /// Where the kernel has to be when [`Self::commit`] is called, if the environment brings one.
+    pub fn vmlinux(&self) -> PathBuf {
+        self.dir.join(VMLINUX)
+    }
+
     /// The environment that is being installed.
     pub fn entry(&self) -> &CatalogEntry {
         &self.entry

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use pyro_image::catalog::EntrySource;
 use pyro_image::oci::{ImageReference, PullPolicy};
-use pyro_image::store::{InstallState, Installed};
-use pyro_image::{CatalogEntry, Kernel, Progress, ProgressSink, Staging, StoreError};
+use pyro_image::store::{InstallState, Installed, VMLINUX};
+use pyro_image::{CatalogEntry, Kernel, OciError, Progress, ProgressSink, Staging, StoreError};
 
 use super::{EnvironmentOptions, ReadyEnvironment};
 use crate::Pyro;
@@ -86,6 +86,15 @@ impl Pyro {
         let InstallState::Valid(installed) = state else {
             return Ok(None);
         };
+        if !self.is_allowed(entry, &installed)? {
+            progress(Progress::Step {
+                text: format!(
+                    "the policy wants `{}` signed: looking for its signature",
+                    entry.name
+                ),
+            });
+            return Ok(None);
+        }
         if options.force
             || !self
                 .is_current(entry, &installed, options, progress)
@@ -95,6 +104,24 @@ impl Pyro {
         }
         let kernel = self.kernel_of(&installed, options, progress).await?;
         Ok(Some((*installed, kernel)))
+    }
+
+    /// Whether the policy of today allows what was installed before. A name that it refuses is
+    /// an error; a signature that is missing can still be found.
+    fn is_allowed(&self, entry: &CatalogEntry, installed: &Installed) -> Result<bool, Error> {
+        let EntrySource::Image(image) = &entry.source else {
+            return Ok(true);
+        };
+        let policy = &self.settings().policy;
+        policy.check_source(image).map_err(OciError::from)?;
+        let ImageReference::Registry(reference) = image else {
+            return Ok(true);
+        };
+        let signers = &installed.manifest.verified_by;
+        Ok(policy.keys_for(reference).iter().all(|rule| {
+            let mut keys = rule.keys().iter();
+            keys.any(|key| signers.contains(&key.fingerprint()))
+        }))
     }
 
     /// Whether what is installed is what the name means now.
@@ -154,13 +181,19 @@ impl Pyro {
                     _ => Err(error.into()),
                 },
             },
-            EntrySource::Image(ImageReference::Directory { path }) => {
-                self.make_of_directory(staging, &path, options, progress)
-                    .await
-            }
-            EntrySource::Image(image) => {
-                self.make_of_image(staging, &image, options, progress).await
-            }
+            EntrySource::Image(image) => match &image {
+                ImageReference::Directory { path } => {
+                    let policy = &self.settings().policy;
+                    policy.check_source(&image).map_err(OciError::from)?;
+                    self.make_of_directory(staging, path, options, progress)
+                        .await
+                }
+                ImageReference::Registry(_)
+                | ImageReference::Layout { .. }
+                | ImageReference::DockerArchive { .. } => {
+                    self.make_of_image(staging, &image, options, progress).await
+                }
+            },
             EntrySource::Built => Err(Error::CannotMakeAgain {
                 name: staging.entry().name.clone(),
             }),
@@ -169,12 +202,16 @@ impl Pyro {
 
     /// The kernel that an environment was built with; if that one is damaged or gone, the
     /// newest, because the root image does not depend on it.
-    async fn kernel_of(
+    pub(super) async fn kernel_of(
         &self,
         installed: &Installed,
         options: EnvironmentOptions,
         progress: &ProgressSink,
     ) -> Result<Kernel, Error> {
+        let own = installed.manifest.artifacts.get(VMLINUX);
+        if let Some(own) = own.filter(|own| Some(own.sha256) == installed.manifest.kernel_digest) {
+            return Ok(Kernel::bare(&installed.dir.join(VMLINUX), own.sha256)?);
+        }
         if let Some(digest) = installed.manifest.kernel_digest
             && let Ok(kernel) = self.settings().home.kernel_store().open(digest)
         {

@@ -1,5 +1,7 @@
 //! An environment out of an image: pulled, decoded, unpacked inside a builder machine.
 
+use std::sync::Arc;
+
 use pyro_image::blobs::BlobsHeld;
 use pyro_image::oci::{Client, ImageReference, PullOptions, PulledImage, ResolvedImage};
 use pyro_image::store::{Installed, NewEnvironment, RootKey, RunDefaults};
@@ -46,29 +48,16 @@ impl Pyro {
             .registry_client()?
             .pull(image, &blobs, &self.pull_options(options), progress)
             .await?;
-        let kernel = self.kernel(options, progress).await?;
-        let diff_ids = pulled.layers.iter().map(|layer| layer.diff_id);
-        let root_key = RootKey::of_layers(diff_ids);
-        let shared = match root_key {
-            Some(key) if !options.force => staging.adopt(key)?,
-            _ => false,
+        let artifacts = self
+            .take_artifacts(&mut staging, &pulled, options, progress)
+            .await?;
+        let (kernel, root_key) = match artifacts {
+            Some((kernel, key)) => (kernel, Some(key)),
+            None => {
+                self.unpack_image(&mut staging, &pulled, options, progress)
+                    .await?
+            }
         };
-        if shared {
-            progress(Progress::Step {
-                text: "another environment has the same root image: taking it".into(),
-            });
-        } else {
-            let layer_bytes = pulled
-                .layers
-                .iter()
-                .fold(0, |sum: u64, layer| sum.saturating_add(layer.size));
-            staging.require_space(layer_bytes.saturating_mul(EXPANSION))?;
-            let layers = self
-                .decode_layers(&staging, &pulled.layers, progress)
-                .await?;
-            self.build_root_image(&staging, &kernel, &layers, progress)
-                .await?;
-        }
         let environment = NewEnvironment {
             blobs: digests(&pulled),
             defaults: RunDefaults::from(&pulled.config),
@@ -79,11 +68,44 @@ impl Pyro {
             source: source(image, &pulled),
             source_digest: Some(pulled.manifest_digest.to_string()),
             source_mark,
+            verified_by: pulled.verified_by.clone(),
             ..NewEnvironment::default()
         };
         let installed = staging.commit(environment, progress).await?;
         drop(held);
+        // One that the image brought lies with the installation now.
+        let kernel = self.kernel_of(&installed, options, progress).await?;
         Ok((installed, kernel))
+    }
+
+    /// Makes the root image of an ordinary image, unless another environment has the same.
+    async fn unpack_image(
+        &self,
+        staging: &mut Staging,
+        pulled: &PulledImage,
+        options: EnvironmentOptions,
+        progress: &ProgressSink,
+    ) -> Result<(Kernel, Option<RootKey>), Error> {
+        let kernel = self.kernel(options, progress).await?;
+        let root_key = RootKey::of_layers(pulled.layers.iter().map(|layer| layer.diff_id));
+        if let Some(key) = root_key
+            && !options.force
+            && staging.adopt(key)?
+        {
+            progress(Progress::Step {
+                text: "another environment has the same root image: taking it".into(),
+            });
+            return Ok((kernel, root_key));
+        }
+        let sizes = pulled.layers.iter().map(|layer| layer.size);
+        let bytes = sizes.fold(0, u64::saturating_add);
+        staging.require_space(bytes.saturating_mul(EXPANSION))?;
+        let layers = self
+            .decode_layers(staging, &pulled.layers, progress)
+            .await?;
+        self.build_root_image(staging, &kernel, &layers, progress)
+            .await?;
+        Ok((kernel, root_key))
     }
 
     async fn hold_blobs(&self) -> Result<BlobsHeld, Error> {
@@ -98,12 +120,13 @@ impl Pyro {
     pub(super) fn pull_options(&self, options: EnvironmentOptions) -> PullOptions {
         PullOptions {
             policy: self.policy(options),
+            image_policy: Arc::clone(&self.settings().policy),
             ..PullOptions::default()
         }
     }
 
     /// A client for registries. Reading certificates takes a moment, so it is made when needed.
-    fn registry_client(&self) -> Result<Client, Error> {
+    pub(super) fn registry_client(&self) -> Result<Client, Error> {
         Ok(Client::new(self.settings().registries.clone())?)
     }
 }

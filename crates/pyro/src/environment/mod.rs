@@ -5,12 +5,14 @@
 //! (`directory`), with the machine that turns layers into a root image (`builder`). What each
 //! step does is the business of `pyro-image`, the supervisor and the agent.
 
+mod artifacts;
 mod builder;
 pub(crate) mod defaults;
 mod directory;
 mod ensure;
 mod image;
 mod layers;
+mod publish;
 mod recipe;
 
 use std::path::PathBuf;
@@ -21,6 +23,8 @@ use pyro_image::oci::PullPolicy;
 use pyro_image::store::{Hold, InstallState, PruneOptions, Removed, RunDefaults};
 use pyro_image::{CatalogEntry, EnvironmentStore, StoreError};
 use serde::Serialize;
+
+pub use publish::{PublishOptions, PublishedEnvironment};
 
 use crate::boot_files::BootFiles;
 use crate::error::Error;

@@ -1,7 +1,10 @@
 //! The stable code of each failure of the crates below.
 
+use pyro_image::artifacts::ArtifactError;
 use pyro_image::directory::DirectoryError;
 use pyro_image::layers::LayerError;
+use pyro_image::policy::PolicyViolation;
+use pyro_image::publish::PublishError;
 use pyro_image::{
     BlobError, CatalogError, DiskError, HostError, KernelError, OciError, RecipeError, StoreError,
 };
@@ -85,7 +88,14 @@ pub(super) fn oci_code(error: &OciError) -> ErrorCode {
         OciError::Locked(error) => blob_code(error),
         OciError::Unreachable { .. } | OciError::Busy { .. } => ErrorCode::NetworkError,
         OciError::NotFound { .. } => ErrorCode::NotFound,
-        OciError::Unauthorized { .. } | OciError::Credentials { .. } => ErrorCode::AuthFailed,
+        OciError::Unauthorized { .. }
+        | OciError::Credentials { .. }
+        | OciError::PushDenied { .. } => ErrorCode::AuthFailed,
+        OciError::Policy(violation) => policy_code(violation),
+        OciError::ReadOnly { .. } => ErrorCode::PermissionDenied,
+        OciError::RefusedAsTooLarge { .. } => ErrorCode::LimitExceeded,
+        OciError::NeedsTag { .. } => ErrorCode::InvalidArgument,
+        OciError::Source(error) => publish_code(error),
         OciError::Status { .. } | OciError::Protocol { .. } => ErrorCode::NetworkError,
         OciError::TooLarge { .. } => ErrorCode::LimitExceeded,
         OciError::WrongDigest { .. } | OciError::WrongSize { .. } => ErrorCode::DigestMismatch,
@@ -122,5 +132,40 @@ pub(super) fn directory_code(error: &DirectoryError) -> ErrorCode {
         DirectoryError::Pack { .. } => ErrorCode::LimitExceeded,
         DirectoryError::Incomplete { .. } => ErrorCode::FailedPrecondition,
         DirectoryError::GivenUp => ErrorCode::Cancelled,
+    }
+}
+
+pub(super) fn artifact_code(error: &ArtifactError) -> ErrorCode {
+    match error {
+        ArtifactError::Layer(error) => layer_code(error),
+        ArtifactError::Disk(error) => disk_code(error),
+        ArtifactError::TooManyMembers { .. } | ArtifactError::TooLarge { .. } => {
+            ErrorCode::LimitExceeded
+        }
+        ArtifactError::Archive { .. }
+        | ArtifactError::Missing { .. }
+        | ArtifactError::Metadata { .. } => ErrorCode::Unsupported,
+    }
+}
+
+pub(super) fn publish_code(error: &PublishError) -> ErrorCode {
+    match error {
+        PublishError::Disk(error) => disk_code(error),
+        PublishError::Name { .. } | PublishError::NotAFile { .. } => ErrorCode::InvalidArgument,
+        PublishError::SourceChanged { .. } => ErrorCode::Conflict,
+        PublishError::Occupied { .. } => ErrorCode::AlreadyExists,
+    }
+}
+
+fn policy_code(violation: &PolicyViolation) -> ErrorCode {
+    match violation {
+        PolicyViolation::Registry { .. }
+        | PolicyViolation::LocalImage { .. }
+        | PolicyViolation::DigestRequired { .. } => ErrorCode::PermissionDenied,
+        PolicyViolation::Unsigned { .. }
+        | PolicyViolation::OtherKey { .. }
+        | PolicyViolation::OtherImage { .. }
+        | PolicyViolation::OtherRepository { .. }
+        | PolicyViolation::Claim { .. } => ErrorCode::SignatureInvalid,
     }
 }

@@ -11,6 +11,7 @@ use pyro_image::blobs::BlobStore;
 use pyro_image::oci::{Client, OciError, Platform, PullPolicy, PulledImage};
 use pyro_image::progress::{self, Progress};
 use pyro_image::publish::{PreparedImage, Publication, PublishError, write_layout};
+use pyro_image::store::RunDefaults;
 use pyro_image::{ExtractedArtifacts, Sha256Digest};
 
 use super::registry::{Registry, noise, run};
@@ -32,6 +33,13 @@ pub(super) fn publication(dir: &Path) -> Publication {
         file.write_all_at(&noise(5000, at + 2), at).unwrap();
     }
     Publication {
+        defaults: RunDefaults {
+            env: vec!["A=b".to_owned()],
+            user: Some("app".to_owned()),
+            working_dir: Some("/srv".to_owned()),
+            cmd: vec!["run".to_owned()],
+            entrypoint: Vec::new(),
+        },
         metadata: EnvironmentMetadata {
             environment: "debian:12".to_owned(),
             version: "1.0.0".to_owned(),
@@ -70,6 +78,7 @@ async fn extracted(image: &PulledImage, into: PathBuf) -> ExtractedArtifacts {
 async fn assert_came_back(image: &PulledImage, published: &Publication, into: PathBuf) {
     let found = extracted(image, into).await;
     assert_eq!(found.metadata.unwrap().1, published.metadata);
+    assert_eq!(RunDefaults::from(&image.config), published.defaults);
     for (file, original) in [
         (&found.kernel, &published.kernel),
         (&found.rootfs, &published.rootfs),

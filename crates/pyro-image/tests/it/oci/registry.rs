@@ -30,8 +30,9 @@ impl Registry {
         let dir = tempfile::tempdir().unwrap();
         // The port may be taken by another test between its choice and its use.
         for _ in 0..5 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap();
-            let port = port.local_addr().unwrap().port();
+            let chosen = TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = chosen.local_addr().unwrap().port();
+            drop(chosen);
             let config = dir.path().join("config.yml");
             let text = format!(
                 "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n{storage}\nhttp: {{addr: '127.0.0.1:{port}'{http}}}\n",
@@ -47,7 +48,7 @@ impl Registry {
                 .unwrap();
             let begin = Instant::now();
             while begin.elapsed() < START && child.try_wait().unwrap().is_none() {
-                if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                if listens(child.id(), port) {
                     return Self { child, port, dir };
                 }
                 std::thread::sleep(Duration::from_millis(20));
@@ -113,6 +114,29 @@ impl Registry {
     pub(crate) fn manifest(&self, repository: &str, tag: &str) -> Vec<u8> {
         wire::get(self.port, &format!("/v2/{repository}/manifests/{tag}"))
     }
+}
+
+/// Whether this very process listens on a port: another test's server may have taken it, and
+/// would answer as well until it goes away.
+fn listens(pid: u32, port: u16) -> bool {
+    let sockets = fs::read_to_string("/proc/net/tcp").unwrap();
+    let address = format!("0100007F:{port:04X}");
+    let inodes = sockets.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        (fields.get(1) == Some(&address.as_str()) && fields.get(3) == Some(&"0A"))
+            .then(|| format!("socket:[{}]", fields[9]))
+    });
+    let inodes: Vec<String> = inodes.collect();
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return false;
+    };
+    descriptors.flatten().any(|descriptor| {
+        fs::read_link(descriptor.path()).is_ok_and(|target| {
+            inodes
+                .iter()
+                .any(|inode| target.as_os_str() == inode.as_str())
+        })
+    })
 }
 
 impl Drop for Registry {

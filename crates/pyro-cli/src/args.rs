@@ -205,6 +205,15 @@ Examples:
   pyro env pull ghcr.io/owner/image@sha256:DIGEST
   pyro env pull --pull always docker.io/library/alpine:3")]
     Pull(PullArgs),
+    /// Build an environment from a Dockerfile, inside a machine
+    #[command(after_help = "\
+Images that the Dockerfile builds on are pulled by this host and sent into the machine. Without
+`--network` its RUN steps have no network.
+
+Examples:
+  pyro env build --name tools .
+  pyro env build --name tools --file docker/Dockerfile --build-arg VERSION=3 --network .")]
+    Build(BuildArgs),
     /// Compare installed environments with the digests that were recorded
     #[command(after_help = "\
 Exits with 1 if one is damaged.
@@ -258,6 +267,46 @@ pub(crate) struct PullArgs {
     /// Make it again even if it is installed
     #[arg(long)]
     pub(crate) force: bool,
+    /// Print one JSON object, and progress as JSON lines on stderr
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct BuildArgs {
+    /// Directory that COPY copies from
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// Name of the environment
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: String,
+    /// Dockerfile [default: DIR/Dockerfile]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Set an ARG of the Dockerfile; may be repeated
+    #[arg(long, value_name = "K=V")]
+    pub(crate) build_arg: Vec<String>,
+    /// Take IMAGE, such as `oci:DIR`, for NAME in the Dockerfile; may be repeated
+    #[arg(long, value_name = "NAME=IMAGE")]
+    pub(crate) image: Vec<String>,
+    /// Stage to build [default: the last]
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+    /// Give RUN steps a network
+    #[arg(long)]
+    pub(crate) network: bool,
+    /// When to look up what the names of images mean
+    #[arg(long, value_enum, default_value = "missing", value_name = "WHEN")]
+    pub(crate) pull: Pull,
+    /// Virtual processors of the machine, 1 to 8
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    pub(crate) vcpu_count: u8,
+    /// Memory of the machine in MiB, 256 to 32768
+    #[arg(long, default_value_t = 2048, value_name = "MIB")]
+    pub(crate) mem_mib: u32,
+    /// Time limit of the build
+    #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
+    pub(crate) timeout_seconds: u64,
     /// Print one JSON object, and progress as JSON lines on stderr
     #[arg(long)]
     pub(crate) json: bool,

@@ -1,6 +1,6 @@
 //! What can go wrong, as one type with one code, message and hint for every face.
 
-mod codes;
+pub(crate) mod codes;
 
 use std::path::PathBuf;
 
@@ -17,6 +17,7 @@ use pyro_protocol::code::{ErrorCode, ErrorReply};
 use pyro_protocol::supervise::Failure;
 use serde_json::{Value, json};
 
+use crate::image_build::ImageBuildError;
 use codes::{
     artifact_code, directory_code, io_code, kernel_code, layer_code, oci_code, publish_code,
     recipe_code, store_code,
@@ -118,6 +119,18 @@ pub enum Error {
         /// What was seen.
         reason: String,
     },
+    /// A Dockerfile could not be built.
+    #[error(transparent)]
+    ImageBuild(#[from] ImageBuildError),
+    /// The caller's end of a transfer failed.
+    #[error("cannot {action} the archive")]
+    Stream {
+        /// What was tried: `read` or `write`.
+        action: &'static str,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
     /// A file or directory of the SDK's own cannot be used.
     #[error("cannot {action} `{}`", path.display())]
     Io {
@@ -155,7 +168,8 @@ impl Error {
             Self::Guest(reply) => reply.code,
             Self::Unreachable { .. } => ErrorCode::GuestUnreachable,
             Self::Supervisor { .. } => ErrorCode::Internal,
-            Self::Io { source, .. } => io_code(source),
+            Self::ImageBuild(error) => error.code(),
+            Self::Io { source, .. } | Self::Stream { source, .. } => io_code(source),
         }
     }
 
@@ -195,6 +209,8 @@ impl Error {
             Self::Supervisor { .. } => Some(
                 "run it again; if it happens twice, report it with `pyro doctor --json`".into(),
             ),
+            Self::ImageBuild(error) => error.hint(),
+            Self::Stream { .. } => None,
             Self::Io { path, source, .. } => io_hint(path, source),
         }
     }

@@ -142,7 +142,7 @@ pub enum ExecOutput {
 #[derive(Debug)]
 pub struct Exec {
     call: Call,
-    window: Arc<Semaphore>,
+    input: StdinWriter,
     deadline: Instant,
     stdin: bool,
 }
@@ -150,8 +150,8 @@ pub struct Exec {
 impl Exec {
     pub(crate) fn new(call: Call, options: &ExecOptions) -> Self {
         Self {
+            input: call.input(),
             call,
-            window: Arc::new(Semaphore::new(STDIN_WINDOW)),
             deadline: Instant::now() + options.timeout.saturating_add(HOST_GRACE),
             stdin: options.stdin,
         }
@@ -159,10 +159,7 @@ impl Exec {
 
     /// The writer of the command's standard input, if it has one.
     pub fn stdin(&self) -> Option<StdinWriter> {
-        self.stdin.then(|| StdinWriter {
-            writer: Arc::clone(&self.call.writer),
-            window: Arc::clone(&self.window),
-        })
+        self.stdin.then(|| self.input.clone())
     }
 
     /// The next thing the command does. Cancel-safe.
@@ -181,19 +178,7 @@ impl Exec {
                         .map_err(|error| Error::unreachable(&error))?;
                     return Ok(ExecOutput::End(end));
                 }
-                Kind::Window => {
-                    let credit: [u8; 4] =
-                        frame
-                            .payload
-                            .as_slice()
-                            .try_into()
-                            .map_err(|_| Error::Unreachable {
-                                reason: "a window frame of the wrong length".into(),
-                            })?;
-                    let credit = usize::try_from(u32::from_be_bytes(credit)).unwrap_or(usize::MAX);
-                    let room = STDIN_WINDOW.saturating_sub(self.window.available_permits());
-                    self.window.add_permits(credit.min(room));
-                }
+                Kind::Window => self.input.credit(&frame.payload)?,
                 Kind::Stdin | Kind::StdinEnd | Kind::Signal | Kind::Progress => {}
             }
         }
@@ -229,6 +214,17 @@ impl StdinWriter {
             room.forget();
             send(&self.writer, Kind::Stdin, chunk).await?;
         }
+        Ok(())
+    }
+
+    /// Takes in a `Window` frame: how much of the input was consumed.
+    pub(crate) fn credit(&self, payload: &[u8]) -> Result<(), Error> {
+        let credit: [u8; 4] = payload.try_into().map_err(|_| Error::Unreachable {
+            reason: "a window frame of the wrong length".into(),
+        })?;
+        let credit = usize::try_from(u32::from_be_bytes(credit)).unwrap_or(usize::MAX);
+        let room = STDIN_WINDOW.saturating_sub(self.window.available_permits());
+        self.window.add_permits(credit.min(room));
         Ok(())
     }
 
@@ -279,6 +275,14 @@ impl Call {
             writer: Arc::new(Mutex::new(writer)),
             partial: Vec::new(),
         })
+    }
+
+    /// A writer of the request's input, with the whole window before it.
+    pub(crate) fn input(&self) -> StdinWriter {
+        StdinWriter {
+            writer: Arc::clone(&self.writer),
+            window: Arc::new(Semaphore::new(STDIN_WINDOW)),
+        }
     }
 
     /// The next frame. Cancel-safe: what was read of it is kept.

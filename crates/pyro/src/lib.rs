@@ -1,8 +1,8 @@
 //! `pyro`: throw-away Linux machines for coding agents.
 //!
 //! The only public Rust API. Owns environments that are ready to run ([`environment`]),
-//! machines ([`machine`]), commands in them ([`exec`]), the one-shot run ([`run`]), the
-//! host's check-up ([`doctor`]) and the clearing away of what was left over ([`gc`]). It
+//! machines ([`machine`]), commands in them ([`exec`]), trees into and out of them
+//! ([`transfer`]), the one-shot run ([`run`]), Dockerfiles ([`image_build`]), the host's check-up ([`doctor`]) and the clearing away of what was left over ([`gc`]). It
 //! never links the engines: each machine belongs to a supervisor, a process of its own that
 //! this crate starts and speaks to. It reads no environment variables and prints nothing.
 //!
@@ -23,19 +23,24 @@ pub mod environment;
 pub mod error;
 pub mod exec;
 pub mod gc;
+pub mod image_build;
 pub mod machine;
 pub mod run;
 pub mod settings;
 mod supervisor;
+pub mod transfer;
 
 pub use environment::{
-    EnvironmentOptions, PublishOptions, PublishedEnvironment, PulledEnvironment,
-    VerifiedEnvironment,
+    BaseImage, BuiltEnvironment, EnvironmentOptions, PublishOptions, PublishedEnvironment,
+    PulledEnvironment, VerifiedEnvironment,
 };
 pub use error::Error;
 pub use exec::{Exec, ExecOptions, ExecOutput, Program, StdinWriter};
+pub use image_build::{BuildOptions, BuildOutput, BuiltImage, ImageBuildError, ImageSource};
 pub use machine::{Machine, MachineOptions};
+pub use pyro_image::BlobStore;
 pub use pyro_image::catalog::{Catalog, CatalogFileError};
+pub use pyro_image::oci;
 pub use pyro_image::oci::{
     Mirror, Proxies, PullPolicy, RegistriesFileError, RegistryHost, RegistrySettings, RetryPolicy,
 };

@@ -20,7 +20,10 @@ const MAY_USE: [(&str, &[&str]); 12] = [
         "pyro-supervisor",
         &["pyro-link", "pyro-protocol", "pyro-vm"],
     ),
-    ("pyro", &["pyro-guest", "pyro-image", "pyro-protocol"]),
+    (
+        "pyro",
+        &["pyro-archive", "pyro-guest", "pyro-image", "pyro-protocol"],
+    ),
     ("pyro-cli", &["pyro", "pyro-protocol", "pyro-supervisor"]),
     ("pyro-testing", &[]),
     ("xtask", &[]),

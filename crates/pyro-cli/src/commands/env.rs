@@ -4,7 +4,7 @@ use pyro::{EnvironmentOptions, Error, PruneOptions, PublishOptions, Pyro};
 use serde_json::json;
 
 use crate::args::{EnvCommand, PublishArgs, PullArgs, RemoveArgs};
-use crate::commands::{print, print_json};
+use crate::commands::{env_build, print, print_json};
 use crate::exit_code::ExitCode;
 use crate::render::{Talk, environment};
 
@@ -14,6 +14,7 @@ pub(super) fn json(command: &EnvCommand) -> bool {
         EnvCommand::List(args) => args.json,
         EnvCommand::Inspect(args) => args.json,
         EnvCommand::Pull(args) => args.json,
+        EnvCommand::Build(args) => args.json,
         EnvCommand::Verify(args) => args.json,
         EnvCommand::Remove(args) => args.json,
         EnvCommand::Publish(args) => args.json,
@@ -38,6 +39,8 @@ pub(super) async fn env(pyro: &Pyro, command: EnvCommand, talk: &Talk) -> Result
             Ok(print(&environment::details(&report.name, &report)))
         }
         EnvCommand::Pull(args) => pull(pyro, args, talk).await,
+        // Too large a future for the stack of every other command.
+        EnvCommand::Build(args) => Box::pin(env_build::build(pyro, args, talk)).await,
         EnvCommand::Verify(args) => {
             let verified = pyro
                 .verify_environments(args.environment.as_deref())

@@ -2,6 +2,7 @@
 
 mod doctor;
 mod env;
+mod env_build;
 mod gc;
 mod run;
 mod supervise;

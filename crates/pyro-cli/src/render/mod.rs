@@ -26,6 +26,11 @@ impl Talk {
         Self { quiet }
     }
 
+    /// Whether there is to be none.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// One line of talk.
     pub(crate) fn line(&self, text: &str) {
         if !self.quiet {

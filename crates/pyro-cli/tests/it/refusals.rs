@@ -27,7 +27,7 @@ fn refused(arguments: &[&str], code: i32, message: &str, hint: &str) {
 
 #[test]
 fn an_unknown_environment_lists_the_known_ones() {
-    let known = "debian:12, debian:12-base, debian:12-build";
+    let known = "debian:12, debian:12-base, debian:12-build, pyro:builder";
     refused(
         &["run", "nope", "--", "true"],
         125,

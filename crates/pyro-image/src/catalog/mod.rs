@@ -17,6 +17,8 @@ use crate::oci::{ImageReference, ReferenceError};
 const ENVIRONMENT_VERSION: &str = "1.0.0";
 /// The platform of every built-in environment.
 pub const PLATFORM: &str = "linux-x86_64";
+/// The environment in which Dockerfiles are built.
+pub const IMAGE_BUILDER: &str = "pyro:builder";
 
 /// The known environments, sorted by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -143,6 +145,13 @@ impl Catalog {
                 "debian-build",
                 "thalesmaciel/pyro-environment-debian-12-build",
             ),
+            (
+                IMAGE_BUILDER,
+                "Debian 12 with Buildah, in which images are built from Dockerfiles",
+                &["buildah"],
+                "image-builder",
+                "thalesmaciel/pyro-environment-image-builder",
+            ),
         ];
         Self::new(
             entries
@@ -252,7 +261,15 @@ mod tests {
     fn entries_are_sorted_and_complete() {
         let catalog = Catalog::builtin();
         let names: Vec<_> = catalog.entries().iter().map(|e| e.name.as_str()).collect();
-        assert_eq!(names, ["debian:12", "debian:12-base", "debian:12-build"]);
+        assert_eq!(
+            names,
+            [
+                "debian:12",
+                "debian:12-base",
+                "debian:12-build",
+                IMAGE_BUILDER
+            ]
+        );
         let json = serde_json::to_value(catalog.get("debian:12-build").unwrap()).unwrap();
         assert_eq!(
             json,
@@ -281,8 +298,8 @@ mod tests {
         assert_eq!(error.to_string(), "unknown environment `debian:11`");
         assert_eq!(
             error.hint().unwrap(),
-            "known environments: debian:12, debian:12-base, debian:12-build; for an image of \
-             Docker Hub write `docker.io/library/debian:11`"
+            "known environments: debian:12, debian:12-base, debian:12-build, pyro:builder; for an \
+             image of Docker Hub write `docker.io/library/debian:11`"
         );
     }
 

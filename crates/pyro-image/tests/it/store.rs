@@ -226,7 +226,8 @@ async fn reports_tell_what_is_installed() {
         [
             ("debian:12", false),
             ("debian:12-base", true),
-            ("debian:12-build", false)
+            ("debian:12-build", false),
+            ("pyro:builder", false)
         ]
     );
     let json = serde_json::to_value(world.store.report(&entry(NAME)).unwrap()).unwrap();

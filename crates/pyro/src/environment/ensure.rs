@@ -16,7 +16,7 @@ use crate::boot_files::BootFiles;
 use crate::error::Error;
 
 /// How long a build may wait for another process that builds the same environment.
-const INSTALL_WAIT: Duration = Duration::from_hours(1);
+pub(super) const INSTALL_WAIT: Duration = Duration::from_hours(1);
 
 /// An environment may be removed between the look and its use; more often than this it is not.
 const LOOKS: usize = 3;

@@ -37,6 +37,25 @@ impl Pyro {
         options: EnvironmentOptions,
         progress: &ProgressSink,
     ) -> Result<(Installed, Kernel), Error> {
+        let (environment, held) = self
+            .place_image(&mut staging, image, options, progress)
+            .await?;
+        let installed = staging.commit(environment, progress).await?;
+        drop(held);
+        // One that the image brought lies with the installation now.
+        let kernel = self.kernel_of(&installed, options, progress).await?;
+        Ok((installed, kernel))
+    }
+
+    /// Puts what an image consists of into a staging directory, ready to be committed. What is
+    /// returned beside keeps the blobs until then.
+    pub(super) async fn place_image(
+        &self,
+        staging: &mut Staging,
+        image: &ImageReference,
+        options: EnvironmentOptions,
+        progress: &ProgressSink,
+    ) -> Result<(NewEnvironment, BlobsHeld), Error> {
         let source_mark = match image {
             ImageReference::DockerArchive { path } => file_mark(path),
             _ => None,
@@ -49,12 +68,12 @@ impl Pyro {
             .pull(image, &blobs, &self.pull_options(options), progress)
             .await?;
         let artifacts = self
-            .take_artifacts(&mut staging, &pulled, options, progress)
+            .take_artifacts(staging, &pulled, options, progress)
             .await?;
         let (kernel, root_key) = match artifacts {
             Some((kernel, key)) => (kernel, Some(key)),
             None => {
-                self.unpack_image(&mut staging, &pulled, options, progress)
+                self.unpack_image(staging, &pulled, options, progress)
                     .await?
             }
         };
@@ -71,11 +90,7 @@ impl Pyro {
             verified_by: pulled.verified_by.clone(),
             ..NewEnvironment::default()
         };
-        let installed = staging.commit(environment, progress).await?;
-        drop(held);
-        // One that the image brought lies with the installation now.
-        let kernel = self.kernel_of(&installed, options, progress).await?;
-        Ok((installed, kernel))
+        Ok((environment, held))
     }
 
     /// Makes the root image of an ordinary image, unless another environment has the same.
@@ -108,7 +123,7 @@ impl Pyro {
         Ok((kernel, root_key))
     }
 
-    async fn hold_blobs(&self) -> Result<BlobsHeld, Error> {
+    pub(super) async fn hold_blobs(&self) -> Result<BlobsHeld, Error> {
         let blobs = self.store().blobs();
         match tokio::task::spawn_blocking(move || blobs.hold()).await {
             Ok(held) => Ok(held.map_err(StoreError::from)?),

@@ -7,6 +7,7 @@
 
 mod artifacts;
 mod builder;
+mod built;
 pub(crate) mod defaults;
 mod directory;
 mod ensure;
@@ -24,6 +25,7 @@ use pyro_image::store::{Hold, InstallState, PruneOptions, Removed, RunDefaults};
 use pyro_image::{CatalogEntry, EnvironmentStore, StoreError};
 use serde::Serialize;
 
+pub use built::{BaseImage, BuiltEnvironment};
 pub use publish::{PublishOptions, PublishedEnvironment};
 
 use crate::boot_files::BootFiles;

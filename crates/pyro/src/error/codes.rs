@@ -59,7 +59,7 @@ pub(super) fn host_code(error: &HostError) -> ErrorCode {
     }
 }
 
-pub(super) fn disk_code(error: &DiskError) -> ErrorCode {
+pub(crate) fn disk_code(error: &DiskError) -> ErrorCode {
     match error {
         DiskError::AccessDenied { .. } => ErrorCode::PermissionDenied,
         DiskError::NoSpace { .. } => ErrorCode::NoSpace,
@@ -68,7 +68,7 @@ pub(super) fn disk_code(error: &DiskError) -> ErrorCode {
     }
 }
 
-pub(super) fn io_code(error: &std::io::Error) -> ErrorCode {
+pub(crate) fn io_code(error: &std::io::Error) -> ErrorCode {
     match error.kind() {
         std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
             ErrorCode::PermissionDenied
@@ -79,7 +79,7 @@ pub(super) fn io_code(error: &std::io::Error) -> ErrorCode {
     }
 }
 
-pub(super) fn oci_code(error: &OciError) -> ErrorCode {
+pub(crate) fn oci_code(error: &OciError) -> ErrorCode {
     match error {
         OciError::Reference(_) | OciError::Setting { .. } | OciError::Directory { .. } => {
             ErrorCode::InvalidArgument

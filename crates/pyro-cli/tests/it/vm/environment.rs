@@ -106,7 +106,8 @@ fn two_processes_build_once_after_a_third_was_killed() {
         [
             ("debian:12", false),
             ("debian:12-base", true),
-            ("debian:12-build", false)
+            ("debian:12-build", false),
+            ("pyro:builder", false)
         ]
     );
 }

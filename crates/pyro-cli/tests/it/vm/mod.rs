@@ -9,6 +9,7 @@ mod exact;
 mod exit_codes;
 mod failures;
 mod guest;
+mod image_build;
 mod interrupts;
 mod kill;
 mod legacy;
@@ -18,6 +19,7 @@ mod peer;
 mod sdk;
 mod services;
 mod shapes;
+mod transfer;
 mod trees;
 mod vsock;
 

@@ -10,7 +10,7 @@ use pyro_testing::{World, traces};
 
 use super::world;
 
-fn pyro(world: &World) -> Pyro {
+pub(super) fn pyro(world: &World) -> Pyro {
     Pyro::new(Settings::new(
         Home::new(world.cache().to_owned(), world.state(), world.runtime()),
         env!("CARGO_BIN_EXE_pyro").into(),
@@ -18,7 +18,7 @@ fn pyro(world: &World) -> Pyro {
     ))
 }
 
-async fn started(world: &World, options: &MachineOptions) -> Machine {
+pub(super) async fn started(world: &World, options: &MachineOptions) -> Machine {
     let mut machine = pyro(world)
         .order_machine("debian:12", options, &pyro::progress::ignore())
         .await
@@ -27,7 +27,7 @@ async fn started(world: &World, options: &MachineOptions) -> Machine {
     machine
 }
 
-async fn output(machine: &mut Machine, line: &str) -> (String, i32) {
+pub(super) async fn output(machine: &mut Machine, line: &str) -> (String, i32) {
     let mut exec = machine
         .exec(&ExecOptions::new(Program::shell(line)))
         .await

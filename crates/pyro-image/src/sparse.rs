@@ -51,25 +51,28 @@ impl SparseFile {
         self.file.sync_all()
     }
 
-    /// Writes the blocks that hold something, those that touch at once.
     fn put(&mut self) -> io::Result<()> {
-        let mut run = 0..0;
-        for block in self.waiting.chunks(BLOCK) {
-            if *block != ZEROS[..block.len()] {
-                run.end += block.len();
-                continue;
-            }
-            self.file
-                .write_all_at(&self.waiting[run.clone()], self.begin + run.start as u64)?;
-            let next = run.end + block.len();
-            run = next..next;
-        }
-        self.file
-            .write_all_at(&self.waiting[run.clone()], self.begin + run.start as u64)?;
+        write_at(&self.file, self.begin, &self.waiting)?;
         self.begin += self.waiting.len() as u64;
         self.waiting.clear();
         Ok(())
     }
+}
+
+/// Writes the blocks that hold something, those that touch at once. The caller sees to the
+/// file's length, and to there being nothing yet where zeros stand.
+pub(crate) fn write_at(file: &File, begin: u64, bytes: &[u8]) -> io::Result<()> {
+    let mut run = 0..0;
+    for block in bytes.chunks(BLOCK) {
+        if *block != ZEROS[..block.len()] {
+            run.end += block.len();
+            continue;
+        }
+        file.write_all_at(&bytes[run.clone()], begin + run.start as u64)?;
+        let next = run.end + block.len();
+        run = next..next;
+    }
+    file.write_all_at(&bytes[run.clone()], begin + run.start as u64)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The progress of long work on stderr: a bar where there is a terminal, else a line at the
 //! start of each phase and at every tenth of what is moved.
 
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +13,9 @@ use super::to_stderr;
 /// Time between two turns of the spinner.
 const TURN: Duration = Duration::from_millis(120);
 
+/// How the name of one blob of an image begins.
+const BLOB: &str = "blob:sha256:";
+
 pub(super) struct Progress {
     prefix: &'static str,
     form: Form,
@@ -22,12 +26,9 @@ enum Form {
     Lines(Mutex<Told>),
 }
 
-/// What the line form has told last.
+/// The last tenth that the line form has told of each thing that is moved.
 #[derive(Default)]
-struct Told {
-    what: String,
-    tenth: u64,
-}
+struct Told(HashMap<String, u64>);
 
 impl Progress {
     pub(super) fn new(prefix: &'static str, terminal: bool) -> Self {
@@ -73,6 +74,8 @@ fn show_bar(bar: &ProgressBar, event: &pyro::Progress) {
             bar.set_message(detail.clone());
         }
         pyro::Progress::Step { text } => bar.set_message(text.clone()),
+        // The bar has room for the sum alone.
+        pyro::Progress::Bytes { what, .. } if what.starts_with(BLOB) => {}
         pyro::Progress::Bytes { what, done, total } => bar.set_message(bytes(what, *done, *total)),
         pyro::Progress::Waiting { what, seconds } => bar.set_message(waiting(what, *seconds)),
     }
@@ -83,18 +86,18 @@ fn line(told: &mut Told, event: &pyro::Progress) -> Option<String> {
         pyro::Progress::Phase { phase, detail } => Some(format!("phase={phase} {detail}")),
         pyro::Progress::Step { text } => Some(text.clone()),
         pyro::Progress::Bytes { what, done, total } => {
+            // One of several that are moved at once is told when it is there; the sum goes on.
+            if what.starts_with(BLOB) && *total != Some(*done) {
+                return None;
+            }
             // Without a total, every 64 MiB counts as a tenth.
             let tenth = match total {
                 Some(total) if *total > 0 => done.saturating_mul(10) / total,
                 _ => done / (64 * 1024 * 1024),
             };
-            if told.what == *what && told.tenth == tenth {
+            if told.0.insert(what.to_string(), tenth) == Some(tenth) {
                 return None;
             }
-            *told = Told {
-                what: what.to_string(),
-                tenth,
-            };
             Some(bytes(what, *done, *total))
         }
         pyro::Progress::Waiting { what, seconds } => {
@@ -104,6 +107,8 @@ fn line(told: &mut Told, event: &pyro::Progress) -> Option<String> {
 }
 
 fn bytes(what: &str, done: u64, total: Option<u64>) -> String {
+    let short = what.strip_prefix(BLOB).and_then(|digest| digest.get(..12));
+    let what = short.map_or_else(|| what.to_owned(), |digest| format!("blob {digest}"));
     match total {
         Some(total) => format!("{what} {} of {}", size(done), size(total)),
         None => format!("{what} {}", size(done)),
@@ -112,4 +117,28 @@ fn bytes(what: &str, done: u64, total: Option<u64>) -> String {
 
 fn waiting(what: &str, seconds: u64) -> String {
     format!("waiting for another process that installs {what} ({seconds} s)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_few_whatever_is_moved_at_once() {
+        let mut told = Told::default();
+        let mut lines = Vec::new();
+        let digest = format!("{BLOB}0123456789abcdef");
+        for done in 0..=100 {
+            for what in [digest.as_str(), "pull"] {
+                let event = pyro::Progress::Bytes {
+                    what: what.to_owned().into(),
+                    done,
+                    total: Some(100),
+                };
+                lines.extend(line(&mut told, &event));
+            }
+        }
+        assert_eq!(lines.len(), 12, "{lines:?}");
+        assert_eq!(lines[10], "blob 0123456789ab 100 B of 100 B");
+    }
 }

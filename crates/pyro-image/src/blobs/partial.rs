@@ -10,7 +10,7 @@
 //! has its name: it was renamed or removed if the one before has finished.
 
 use std::fs::{self, File};
-use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Seek as _, SeekFrom};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -21,6 +21,7 @@ use crate::blobs::{BlobError, BlobStore};
 use crate::digest::{Hasher, Sha256Digest};
 use crate::disk::{self, DiskError};
 use crate::progress::{Progress, ProgressSink};
+use crate::sparse;
 
 /// How often a taken lock is tried again. `flock` cannot be awaited.
 const POLL: Duration = Duration::from_millis(100);
@@ -172,9 +173,10 @@ impl Download {
         let mut batch = std::mem::take(&mut self.batch);
         self.batch = self
             .with_state(move |state| {
-                state
-                    .file
-                    .write_all(&batch)
+                // Root images are blobs as well, and mostly zeros.
+                let begin = state.hasher.length();
+                sparse::write_at(&state.file, begin, &batch)
+                    .and_then(|()| state.file.set_len(begin + batch.len() as u64))
                     .map_err(|source| DiskError::new("write", &state.path, source))?;
                 state.hasher.update(&batch);
                 batch.clear();

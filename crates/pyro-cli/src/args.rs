@@ -18,7 +18,8 @@ pub(crate) struct Args {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 success, 1 failure, 2 wrong usage. `pyro run` passes the guest's own code through \
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 not prepared and 4 stale (`pyro doctor \
+--environment`). `pyro run` passes the guest's own code through \
 and adds 124 (time limit), 125 (failure of pyro), 126 (not executable), 127 (not found), \
 128+n (signal n).";
 
@@ -92,6 +93,8 @@ pub(crate) enum Command {
     /// List, build and remove environments
     #[command(subcommand)]
     Env(EnvCommand),
+    /// Prove an environment with one throw-away machine, and remember it
+    Prepare(PrepareArgs),
     /// Check this host: what works, what does not, and the remedy
     Doctor(DoctorArgs),
     /// Clear away what killed processes left over
@@ -372,10 +375,41 @@ pub(crate) struct PruneArgs {
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
-Exits with 1 if no machine can run on this host.
+Exits with 0 only if the environment is warm then. What is recorded and still holds is not proven \
+again, unless forced.
 
-Example: pyro doctor --json")]
+Examples:
+  pyro prepare
+  pyro prepare debian:12 --network
+  pyro prepare docker.io/library/alpine:3 --json")]
+pub(crate) struct PrepareArgs {
+    /// Environment: a name such as `debian:12`, an image such as `docker.io/library/alpine:3`,
+    /// `oci:DIR[:TAG]`, `docker-archive:FILE` or `dir:PATH`
+    #[arg(value_name = "ENVIRONMENT", default_value = pyro::prepare::DEFAULT_ENVIRONMENT)]
+    pub(crate) environment: String,
+    /// Prove a machine with a network
+    #[arg(long)]
+    pub(crate) network: bool,
+    /// Prove it again even if what is recorded still holds
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Print one JSON object, and progress as JSON lines on stderr
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Exits with 1 if no machine can run on this host. With `--environment`: 0 if it is warm, 3 if it is \
+cold (not prepared), 4 if it is stale (something has changed since), 1 if it cannot be prepared.
+
+Examples:
+  pyro doctor --json
+  pyro doctor --environment debian:12")]
 pub(crate) struct DoctorArgs {
+    /// Tell also whether this environment is prepared, and whether that still holds
+    #[arg(long, value_name = "ENVIRONMENT")]
+    pub(crate) environment: Option<String>,
     /// Try the engines again instead of believing what is remembered
     #[arg(long)]
     pub(crate) probe_again: bool,

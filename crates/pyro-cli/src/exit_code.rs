@@ -9,6 +9,10 @@ pub(crate) enum ExitCode {
     Success,
     /// Something failed, or `doctor` found that no machine can run.
     Failure,
+    /// `doctor` was asked for an environment that was never prepared.
+    Cold,
+    /// `doctor` was asked for an environment of which something changed since it was prepared.
+    Stale,
     /// `run` failed before or beside the guest's command.
     RunFailure,
     /// The guest's own code, with 124, 126, 127 and 128+n as a shell uses them.
@@ -22,6 +26,8 @@ impl From<ExitCode> for ProcessExit {
         Self::from(match code {
             ExitCode::Success => 0,
             ExitCode::Failure => 1,
+            ExitCode::Cold => 3,
+            ExitCode::Stale => 4,
             ExitCode::RunFailure => 125,
             ExitCode::Guest(code) => code,
             ExitCode::Signal(number) => 128u8.saturating_add(number),

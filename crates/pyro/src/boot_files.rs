@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use pyro_guest::AGENT_BUILD_ID;
 use pyro_guest::initramfs::{self, Module, Modules};
-use pyro_image::Kernel;
 use pyro_image::kernel::{KernelModule, ModuleLoad};
+use pyro_image::{Kernel, Sha256Digest};
 
 use crate::error::Error;
 use crate::settings::Settings;
@@ -21,21 +21,14 @@ use crate::settings::Settings;
 pub(crate) struct BootFiles {
     pub(crate) kernel: PathBuf,
     pub(crate) initramfs: PathBuf,
+    /// Identity of the kernel.
+    pub(crate) kernel_digest: Sha256Digest,
 }
 
 impl BootFiles {
     /// The boot files for `kernel`, or for the kernel that the settings put in its place.
     pub(crate) fn prepare(settings: &Settings, kernel: &Kernel) -> Result<Self, Error> {
-        let replacement = settings
-            .kernel
-            .as_deref()
-            .map(|path| {
-                Kernel::from_override(path).map_err(|source| Error::KernelOverride {
-                    path: path.to_owned(),
-                    source,
-                })
-            })
-            .transpose()?;
+        let replacement = replacement(settings)?;
         let kernel = replacement.as_ref().unwrap_or(kernel);
         let directory = settings.home.initramfs();
         let initramfs = directory.join(file_name(kernel));
@@ -49,8 +42,22 @@ impl BootFiles {
         Ok(Self {
             kernel: kernel.boot_image().to_owned(),
             initramfs,
+            kernel_digest: kernel.digest,
         })
     }
+}
+
+/// The kernel that the settings put in place of every environment's.
+pub(crate) fn replacement(settings: &Settings) -> Result<Option<Kernel>, Error> {
+    let Some(path) = settings.kernel.as_deref() else {
+        return Ok(None);
+    };
+    Kernel::from_override(path)
+        .map(Some)
+        .map_err(|source| Error::KernelOverride {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 /// Whether an initramfs of this name was made for this build of the agent.

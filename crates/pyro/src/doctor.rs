@@ -12,6 +12,7 @@ use rustix::fs::{Access, access, statvfs};
 use serde::Serialize;
 
 use crate::error::chain;
+use crate::prepare::{Readiness, ReadinessCode, ReadinessReason};
 use crate::{EnvironmentReport, Pyro, supervisor};
 
 /// Free bytes below which a disk is a problem: room for a build.
@@ -32,6 +33,18 @@ pub struct DoctorReport {
     pub networking: Networking,
     /// Engines, programs, places.
     pub runtime: Runtime,
+    /// How ready the environment is that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub readiness: Option<Readiness>,
+}
+
+/// What to look at besides the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DoctorOptions {
+    /// Believe nothing that was remembered about engines.
+    pub probe_again: bool,
+    /// Tell also how ready this environment is.
+    pub environment: Option<String>,
 }
 
 /// One problem.
@@ -151,22 +164,27 @@ pub struct Place {
 }
 
 impl Pyro {
-    /// Checks the host. `probe_again` believes nothing that was remembered about engines.
-    pub async fn doctor(&self, probe_again: bool) -> DoctorReport {
+    /// Checks the host, and how ready an environment is.
+    pub async fn doctor(&self, options: &DoctorOptions) -> DoctorReport {
         let mut issues = Vec::new();
         let places = self.places(&mut issues);
-        let probe = self.probe(probe_again, &mut issues).await;
+        let probe = self.probe(options.probe_again, &mut issues).await;
         let programs = self.programs(&mut issues).await;
         let environments = self.environments(&mut issues);
         let kernel = self.guest_kernel(&mut issues);
         let leftovers = self.leftovers(&mut issues).await;
         issues.sort_by_key(|issue| !issue.fatal);
         let kvm = kvm();
+        let readiness = match &options.environment {
+            Some(name) => Some(self.readiness_here(name, &probe, &issues).await),
+            None => None,
+        };
         let fatal = issues.iter().find(|issue| issue.fatal);
         let runtime_ok = fatal.is_none();
         DoctorReport {
             platform: pyro_image::catalog::PLATFORM.into(),
             runtime_ok,
+            readiness,
             kvm,
             networking: Networking {
                 enabled_by_default: false,
@@ -194,6 +212,29 @@ impl Pyro {
                 leftovers,
             },
             issues,
+        }
+    }
+
+    /// What is fatal for machines is fatal for every environment.
+    async fn readiness_here(
+        &self,
+        environment: &str,
+        probe: &ProbeReport,
+        issues: &[Issue],
+    ) -> Readiness {
+        let fatal: Vec<_> = issues
+            .iter()
+            .filter(|issue| issue.fatal)
+            .map(|issue| ReadinessReason {
+                code: ReadinessCode::HostUnusable,
+                message: issue.message.clone(),
+            })
+            .collect();
+        if fatal.is_empty() {
+            self.readiness_on(environment, false, Some(probe)).await
+        } else {
+            let hint = issues.iter().find(|issue| issue.fatal);
+            self.unavailable(environment, fatal, hint.map(|issue| issue.hint.clone()))
         }
     }
 

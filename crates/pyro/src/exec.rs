@@ -240,6 +240,7 @@ pub(crate) struct Call {
     reader: BufReader<OwnedReadHalf>,
     writer: Arc<Mutex<OwnedWriteHalf>>,
     partial: Vec<u8>,
+    header: Value,
 }
 
 impl Call {
@@ -274,6 +275,7 @@ impl Call {
             reader,
             writer: Arc::new(Mutex::new(writer)),
             partial: Vec::new(),
+            header,
         })
     }
 
@@ -283,6 +285,11 @@ impl Call {
             writer: Arc::clone(&self.writer),
             window: Arc::new(Semaphore::new(STDIN_WINDOW)),
         }
+    }
+
+    /// The first line of the reply, which for most actions is all of it.
+    pub(crate) fn into_header(self) -> Value {
+        self.header
     }
 
     /// The next frame. Cancel-safe: what was read of it is kept.

@@ -2,7 +2,9 @@
 //!
 //! The only public Rust API. Owns environments that are ready to run ([`environment`]),
 //! machines ([`machine`]), commands in them ([`exec`]), trees into and out of them
-//! ([`transfer`]), the one-shot run ([`run`]), Dockerfiles ([`image_build`]), the host's check-up ([`doctor`]) and the clearing away of what was left over ([`gc`]). It
+//! ([`transfer`]), the one-shot run ([`run`]), Dockerfiles ([`image_build`]), the proof that an
+//! environment works here ([`prepare`]), the host's check-up ([`doctor`]) and the clearing
+//! away of what was left over ([`gc`]). It
 //! never links the engines: each machine belongs to a supervisor, a process of its own that
 //! this crate starts and speaks to. It reads no environment variables and prints nothing.
 //!
@@ -25,6 +27,7 @@ pub mod exec;
 pub mod gc;
 pub mod image_build;
 pub mod machine;
+pub mod prepare;
 pub mod run;
 pub mod settings;
 mod supervisor;
@@ -38,6 +41,7 @@ pub use error::Error;
 pub use exec::{Exec, ExecOptions, ExecOutput, Program, StdinWriter};
 pub use image_build::{BuildOptions, BuildOutput, BuiltImage, ImageBuildError, ImageSource};
 pub use machine::{Machine, MachineOptions};
+pub use prepare::{PrepareOptions, PrepareReport, Readiness, ReadinessStatus};
 pub use pyro_image::BlobStore;
 pub use pyro_image::catalog::{Catalog, CatalogFileError};
 pub use pyro_image::oci;

@@ -340,6 +340,15 @@ impl Machine {
         Call::start(stream, request).await
     }
 
+    /// The agent's answer to a request that it answers with one line.
+    pub(crate) async fn ask(&mut self, request: &Value) -> Result<Value, Error> {
+        match self.call(request).await {
+            Ok(call) => Ok(call.into_header()),
+            Err(error @ Error::Guest(_)) => Err(error),
+            Err(error) => Err(self.why_ended(error).await),
+        }
+    }
+
     async fn next_event(&mut self) -> Result<Event, Error> {
         let limit = u64::try_from(MAX_LINE).unwrap_or(u64::MAX);
         let read = (&mut self.events)

@@ -4,6 +4,7 @@ mod doctor;
 mod env;
 mod env_build;
 mod gc;
+mod prepare;
 mod run;
 mod supervise;
 
@@ -49,6 +50,7 @@ pub(crate) fn dispatch(args: Args) -> Result<ExitCode, Failure> {
         }
         Command::Run(args) => (args.json, ExitCode::RunFailure, Command::Run(args)),
         Command::Env(args) => (env::json(&args), ExitCode::Failure, Command::Env(args)),
+        Command::Prepare(args) => (args.json, ExitCode::Failure, Command::Prepare(args)),
         Command::Doctor(args) => (args.json, ExitCode::Failure, Command::Doctor(args)),
         Command::Gc(args) => (args.json, ExitCode::Failure, Command::Gc(args)),
     };
@@ -77,7 +79,8 @@ pub(crate) fn dispatch(args: Args) -> Result<ExitCode, Failure> {
 async fn short(pyro: &Pyro, command: Command, talk: &Talk) -> Result<ExitCode, Error> {
     match command {
         Command::Env(args) => env::env(pyro, args, talk).await,
-        Command::Doctor(args) => doctor::doctor(pyro, &args).await,
+        Command::Prepare(args) => prepare::prepare(pyro, args, talk).await,
+        Command::Doctor(args) => doctor::doctor(pyro, args).await,
         Command::Gc(args) => gc::gc(pyro, &args).await,
         // Answered before there was a runtime.
         Command::Run(_) | Command::Supervise(_) | Command::Completion(_) => Ok(ExitCode::Success),

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use pyro::doctor::{DoctorReport, Runtime};
 
+use super::readiness;
 use super::size::size;
 
 /// `doctor`.
@@ -55,6 +56,9 @@ pub(crate) fn report(report: &DoctorReport) -> String {
             (None, false) => "not installed",
         };
         let _ = writeln!(text, "Environment {}: {state}", found.name);
+    }
+    if let Some(found) = &report.readiness {
+        text.push_str(&readiness::lines(found));
     }
     issues(&mut text, report);
     text

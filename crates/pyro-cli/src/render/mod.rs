@@ -5,6 +5,7 @@ pub(crate) mod doctor;
 pub(crate) mod environment;
 mod events;
 mod progress;
+pub(crate) mod readiness;
 mod size;
 
 use std::fmt::Write as _;

@@ -40,6 +40,7 @@ fn an_unknown_environment_lists_the_known_ones() {
         "unknown environment `nope`",
         known,
     );
+    refused(&["prepare", "nope"], 1, "unknown environment `nope`", known);
     refused(
         &["env", "inspect", "nope"],
         1,

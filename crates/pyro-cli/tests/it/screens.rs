@@ -20,6 +20,7 @@ fn help_of_every_command() {
         "env inspect",
         "env pull",
         "env prune",
+        "prepare",
         "doctor",
         "gc",
         "completion",

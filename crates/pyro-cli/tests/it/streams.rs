@@ -10,6 +10,7 @@ fn talk_never_reaches_stdout() {
         &["run", "nope", "--", "true"][..],
         &["run", "debian:12", "--mem-mib", "1", "--", "true"],
         &["env", "pull", "nope"],
+        &["prepare", "nope"],
         &["env", "inspect", "nope"],
         &["no-such-command"],
     ] {
@@ -24,7 +25,9 @@ fn talk_never_reaches_stdout() {
         &["env", "inspect", "nope", "--json"],
         &["env", "prune", "--json"],
         &["gc", "--json"],
+        &["prepare", "nope", "--json"],
         &["doctor", "--json"],
+        &["doctor", "--environment", "debian:12", "--json"],
     ] {
         assert!(
             world.pyro(arguments).run().json().is_object(),

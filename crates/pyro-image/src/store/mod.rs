@@ -37,6 +37,7 @@ pub use staging::{BUILD_SPACE_BYTES, Staging};
 
 use crate::blobs::BlobStore;
 use crate::catalog::{Catalog, CatalogEntry, EnvironmentName};
+use crate::digest::Sha256Digest;
 
 /// Name of the root image in an install directory.
 pub const ROOTFS: &str = "rootfs.ext4";
@@ -85,6 +86,17 @@ pub struct Installed {
     pub rootfs: PathBuf,
     /// The manifest.
     pub manifest: EnvironmentManifest,
+}
+
+impl Installed {
+    /// Digest of the root image.
+    pub fn root_digest(&self) -> Sha256Digest {
+        self.manifest
+            .artifacts
+            .get(ROOTFS)
+            .map(|record| record.sha256)
+            .expect("a manifest that does not record the root image is invalid")
+    }
 }
 
 impl EnvironmentStore {

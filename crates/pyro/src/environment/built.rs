@@ -75,9 +75,9 @@ impl Pyro {
         let (environment, held) = self
             .place_image(&mut staging, &image, options, progress)
             .await?;
-        let context = build.context.display();
+        let context = std::path::absolute(&build.context).unwrap_or_else(|_| build.context.clone());
         let environment = NewEnvironment {
-            source: format!("dockerfile:{context}"),
+            source: format!("dockerfile:{}", context.display()),
             source_mark: None,
             ..environment
         };

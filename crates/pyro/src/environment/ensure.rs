@@ -34,6 +34,7 @@ impl Pyro {
                 return Ok(ReadyEnvironment {
                     name: installed.manifest.name.clone(),
                     version: installed.manifest.version.clone(),
+                    root_digest: installed.root_digest(),
                     rootfs: installed.rootfs,
                     boot: BootFiles::prepare(self.settings(), &kernel)?,
                     defaults: installed.manifest.defaults,
@@ -125,7 +126,7 @@ impl Pyro {
     }
 
     /// Whether what is installed is what the name means now.
-    async fn is_current(
+    pub(crate) async fn is_current(
         &self,
         entry: &CatalogEntry,
         installed: &Installed,
@@ -239,7 +240,7 @@ impl Pyro {
 }
 
 /// What tells cheaply whether a file is the one that it was.
-pub(super) fn file_mark(path: &Path) -> Option<String> {
+pub(crate) fn file_mark(path: &Path) -> Option<String> {
     let metadata = std::fs::metadata(path).ok()?;
     Some(format!(
         "{}-{}-{}.{:09}",

@@ -10,7 +10,7 @@ mod builder;
 mod built;
 pub(crate) mod defaults;
 mod directory;
-mod ensure;
+pub(crate) mod ensure;
 mod image;
 mod layers;
 mod publish;
@@ -22,7 +22,7 @@ use std::sync::Arc;
 use pyro_image::catalog::EntrySource;
 use pyro_image::oci::PullPolicy;
 use pyro_image::store::{Hold, InstallState, PruneOptions, Removed, RunDefaults};
-use pyro_image::{CatalogEntry, EnvironmentStore, StoreError};
+use pyro_image::{CatalogEntry, EnvironmentStore, Sha256Digest, StoreError};
 use serde::Serialize;
 
 pub use built::{BaseImage, BuiltEnvironment};
@@ -46,6 +46,7 @@ pub struct EnvironmentOptions {
 pub(crate) struct ReadyEnvironment {
     pub(crate) name: String,
     pub(crate) version: String,
+    pub(crate) root_digest: Sha256Digest,
     pub(crate) rootfs: PathBuf,
     pub(crate) boot: BootFiles,
     pub(crate) defaults: RunDefaults,
@@ -128,13 +129,17 @@ impl Pyro {
     /// Removes an installed environment that no machine uses.
     pub fn remove_environment(&self, name: &str) -> Result<Removed, Error> {
         let entry = self.entry(name)?;
-        Ok(self.store().remove(&entry)?)
+        let removed = self.store().remove(&entry)?;
+        self.prepared_records().remove(&entry)?;
+        Ok(removed)
     }
 
     /// Removes installations that cannot be used, what killed builds left over, what the options
     /// name, and blobs that nothing is made of.
     pub fn prune_environments(&self, options: PruneOptions) -> Result<PruneResult, Error> {
-        Ok(self.store().prune(options)?)
+        let pruned = self.store().prune(options)?;
+        self.prepared_records().remove_orphans(options.dry_run)?;
+        Ok(pruned)
     }
 
     pub(crate) fn store(&self) -> EnvironmentStore {
@@ -142,7 +147,7 @@ impl Pyro {
     }
 
     /// What a name means. Paths in it are made absolute, so that it means the same elsewhere.
-    fn entry(&self, name: &str) -> Result<CatalogEntry, Error> {
+    pub(crate) fn entry(&self, name: &str) -> Result<CatalogEntry, Error> {
         let entry = self.store().entry(name)?;
         match &entry.source {
             EntrySource::Image(image) if image.is_relative() => {

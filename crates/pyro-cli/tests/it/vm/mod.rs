@@ -16,6 +16,7 @@ mod legacy;
 mod output;
 mod payload;
 mod peer;
+mod prepare;
 mod sdk;
 mod services;
 mod shapes;

@@ -1,0 +1,469 @@
+//! Whether what a preparation proved still holds: what is recorded against what is there.
+//!
+//! Pure: looking is done elsewhere (`present`). A difference is told by a stable code and a
+//! sentence.
+
+use pyro_image::Sha256Digest;
+use pyro_protocol::supervise::EngineChoice;
+use serde::Serialize;
+
+use super::record::PreparedRecord;
+
+/// How ready an environment is for daily use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadinessStatus {
+    /// It was never prepared.
+    Cold,
+    /// It was prepared, and nothing that matters has changed.
+    Warm,
+    /// It was prepared, and something has changed since.
+    Stale,
+    /// It cannot be prepared: the host runs no machines, or there is no such environment.
+    Unavailable,
+}
+
+impl ReadinessStatus {
+    /// The word as it stands in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cold => "cold",
+            Self::Warm => "warm",
+            Self::Stale => "stale",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// Why an environment is not warm.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ReadinessReason {
+    /// Stable class.
+    pub code: ReadinessCode,
+    /// One sentence.
+    pub message: String,
+}
+
+impl ReadinessReason {
+    pub(super) fn new(code: ReadinessCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+}
+
+/// The classes of reasons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadinessCode {
+    /// Nothing is recorded.
+    NotPrepared,
+    /// The environment is gone.
+    EnvironmentMissing,
+    /// The environment's files are not what they should be.
+    EnvironmentDamaged,
+    /// What the environment is made of on this host has changed.
+    SourceChanged,
+    /// It is installed with another root image.
+    RootImageChanged,
+    /// The guest kernel is gone or cannot be used.
+    KernelMissing,
+    /// A machine would boot another guest kernel.
+    KernelChanged,
+    /// A machine would boot another build of the agent.
+    AgentChanged,
+    /// The program has another version.
+    ProductChanged,
+    /// Another engine would run the machine.
+    EngineChanged,
+    /// The engine's program is another one.
+    EngineProgramChanged,
+    /// It was prepared without the network that is asked for.
+    NetworkNotPrepared,
+    /// The host cannot run machines.
+    HostUnusable,
+    /// There is no such environment, or it cannot be made again.
+    EnvironmentUnknown,
+}
+
+impl ReadinessCode {
+    /// The word as it stands in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotPrepared => "not_prepared",
+            Self::EnvironmentMissing => "environment_missing",
+            Self::EnvironmentDamaged => "environment_damaged",
+            Self::SourceChanged => "source_changed",
+            Self::RootImageChanged => "root_image_changed",
+            Self::KernelMissing => "kernel_missing",
+            Self::KernelChanged => "kernel_changed",
+            Self::AgentChanged => "agent_changed",
+            Self::ProductChanged => "product_changed",
+            Self::EngineChanged => "engine_changed",
+            Self::EngineProgramChanged => "engine_program_changed",
+            Self::NetworkNotPrepared => "network_not_prepared",
+            Self::HostUnusable => "host_unusable",
+            Self::EnvironmentUnknown => "environment_unknown",
+        }
+    }
+}
+
+/// What a machine of an environment would consist of now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Present {
+    pub(super) root: RootNow,
+    pub(super) kernel: KernelNow,
+    pub(super) agent: String,
+    pub(super) product_version: String,
+    pub(super) engine: EngineNow,
+    /// Whether the machine is to have a network.
+    pub(super) network: bool,
+}
+
+/// The environment as it is installed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum RootNow {
+    Absent,
+    Damaged { reason: String },
+    SourceChanged { reason: String },
+    Installed { digest: Sha256Digest },
+}
+
+/// The kernel that would be booted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum KernelNow {
+    /// The environment's own, which is as missing as that.
+    OfEnvironment,
+    Missing {
+        reason: String,
+    },
+    Found {
+        digest: Sha256Digest,
+    },
+}
+
+/// The engine that would run the machine, as far as it is known without trying any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct EngineNow {
+    /// `None`: it would be chosen, and what would be is not known.
+    pub(super) choice: Option<EngineChoice>,
+    pub(super) program: std::path::PathBuf,
+    pub(super) mark: Option<String>,
+    /// `None`: nobody has asked.
+    pub(super) version: Option<String>,
+}
+
+/// Compares. Every difference is told, the weightiest first.
+pub(super) fn compare(
+    recorded: Option<&PreparedRecord>,
+    present: &Present,
+) -> (ReadinessStatus, Vec<ReadinessReason>) {
+    let Some(recorded) = recorded else {
+        let reason = ReadinessReason::new(
+            ReadinessCode::NotPrepared,
+            "it was not prepared on this host",
+        );
+        return (ReadinessStatus::Cold, vec![reason]);
+    };
+    let reasons: Vec<_> = [
+        root(recorded, &present.root),
+        kernel(recorded, &present.kernel),
+        agent(recorded, present),
+        product(recorded, present),
+        engine(recorded, &present.engine),
+        engine_program(recorded, &present.engine),
+        network(recorded, present),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if reasons.is_empty() {
+        (ReadinessStatus::Warm, reasons)
+    } else {
+        (ReadinessStatus::Stale, reasons)
+    }
+}
+
+fn root(recorded: &PreparedRecord, now: &RootNow) -> Option<ReadinessReason> {
+    let (code, message) = match now {
+        RootNow::Absent => (
+            ReadinessCode::EnvironmentMissing,
+            "the environment is not installed any more".to_owned(),
+        ),
+        RootNow::Damaged { reason } => (
+            ReadinessCode::EnvironmentDamaged,
+            format!("the environment is damaged: {reason}"),
+        ),
+        RootNow::SourceChanged { reason } => (ReadinessCode::SourceChanged, reason.clone()),
+        RootNow::Installed { digest } if *digest == recorded.artifacts.rootfs => return None,
+        RootNow::Installed { digest } => (
+            ReadinessCode::RootImageChanged,
+            differs("the root image", digest, recorded.artifacts.rootfs),
+        ),
+    };
+    Some(ReadinessReason::new(code, message))
+}
+
+fn kernel(recorded: &PreparedRecord, now: &KernelNow) -> Option<ReadinessReason> {
+    let (code, message) = match now {
+        KernelNow::OfEnvironment => return None,
+        KernelNow::Missing { reason } => (
+            ReadinessCode::KernelMissing,
+            format!("the guest kernel cannot be used: {reason}"),
+        ),
+        KernelNow::Found { digest } if *digest == recorded.artifacts.kernel => return None,
+        KernelNow::Found { digest } => (
+            ReadinessCode::KernelChanged,
+            differs("the guest kernel", digest, recorded.artifacts.kernel),
+        ),
+    };
+    Some(ReadinessReason::new(code, message))
+}
+
+fn agent(recorded: &PreparedRecord, present: &Present) -> Option<ReadinessReason> {
+    let (now, before) = (&present.agent, &recorded.artifacts.agent);
+    (now != before).then(|| {
+        ReadinessReason::new(
+            ReadinessCode::AgentChanged,
+            differs("the guest agent", now, before),
+        )
+    })
+}
+
+fn product(recorded: &PreparedRecord, present: &Present) -> Option<ReadinessReason> {
+    let (now, before) = (&present.product_version, &recorded.product_version);
+    (now != before)
+        .then(|| ReadinessReason::new(ReadinessCode::ProductChanged, differs("pyro", now, before)))
+}
+
+fn engine(recorded: &PreparedRecord, now: &EngineNow) -> Option<ReadinessReason> {
+    let choice = now.choice.filter(|choice| *choice != recorded.engine)?;
+    Some(ReadinessReason::new(
+        ReadinessCode::EngineChanged,
+        differs("the engine", choice.as_str(), recorded.engine.as_str()),
+    ))
+}
+
+fn engine_program(recorded: &PreparedRecord, now: &EngineNow) -> Option<ReadinessReason> {
+    let message = if recorded.engine_program.as_ref() != Some(&now.program) {
+        let before = recorded.engine_program.as_deref();
+        let before = before.map_or_else(|| "unknown".into(), |path| path.display().to_string());
+        differs("the engine's program", now.program.display(), before)
+    } else if let (Some(version), Some(before)) = (&now.version, &recorded.engine_version)
+        && version != before
+    {
+        differs("the engine's program", version, before)
+    } else if now.mark != recorded.engine_mark {
+        format!("`{}` is another file now", now.program.display())
+    } else {
+        return None;
+    };
+    Some(ReadinessReason::new(
+        ReadinessCode::EngineProgramChanged,
+        message,
+    ))
+}
+
+fn network(recorded: &PreparedRecord, present: &Present) -> Option<ReadinessReason> {
+    (present.network && !recorded.network_prepared).then(|| {
+        ReadinessReason::new(
+            ReadinessCode::NetworkNotPrepared,
+            "it was prepared without a network",
+        )
+    })
+}
+
+fn differs(what: &str, now: impl std::fmt::Display, before: impl std::fmt::Display) -> String {
+    format!("{what} is {now} now, and was {before}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::tests::record;
+    use super::*;
+
+    fn present() -> Present {
+        Present {
+            root: RootNow::Installed {
+                digest: Sha256Digest::of(b"rootfs"),
+            },
+            kernel: KernelNow::Found {
+                digest: Sha256Digest::of(b"kernel"),
+            },
+            agent: "agent".into(),
+            product_version: "1".into(),
+            engine: EngineNow {
+                choice: None,
+                program: "/usr/bin/qemu".into(),
+                mark: Some("mark".into()),
+                version: None,
+            },
+            network: false,
+        }
+    }
+
+    /// The one reason for which what is recorded does not hold for `present`.
+    fn reason(present: &Present) -> (ReadinessCode, String) {
+        let (status, reasons) = compare(Some(&record()), present);
+        assert_eq!(status, ReadinessStatus::Stale);
+        assert_eq!(reasons.len(), 1, "{reasons:?}");
+        (reasons[0].code, reasons[0].message.clone())
+    }
+
+    #[test]
+    fn without_a_record_it_is_cold() {
+        let (status, reasons) = compare(None, &present());
+        assert_eq!(status, ReadinessStatus::Cold);
+        assert_eq!(reasons[0].code, ReadinessCode::NotPrepared);
+    }
+
+    #[test]
+    fn what_holds_is_warm() {
+        let warm = (ReadinessStatus::Warm, Vec::new());
+        assert_eq!(compare(Some(&record()), &present()), warm);
+        let mut known = present();
+        known.engine.choice = Some(EngineChoice::QemuTcg);
+        known.engine.version = Some("QEMU 7.2".into());
+        assert_eq!(compare(Some(&record()), &known), warm);
+        // A preparation with a network holds for machines without one.
+        let networked = PreparedRecord {
+            network_prepared: true,
+            ..record()
+        };
+        assert_eq!(compare(Some(&networked), &present()), warm);
+    }
+
+    #[test]
+    fn a_changed_root_is_told() {
+        let mut now = present();
+        now.root = RootNow::Absent;
+        assert_eq!(reason(&now).0, ReadinessCode::EnvironmentMissing);
+        now.root = RootNow::Damaged {
+            reason: "too short".into(),
+        };
+        let (code, message) = reason(&now);
+        assert_eq!(code, ReadinessCode::EnvironmentDamaged);
+        assert!(message.contains("too short"), "{message}");
+        now.root = RootNow::SourceChanged {
+            reason: "the file is newer".into(),
+        };
+        let source = (ReadinessCode::SourceChanged, "the file is newer".into());
+        assert_eq!(reason(&now), source);
+        now.root = RootNow::Installed {
+            digest: Sha256Digest::of(b"other"),
+        };
+        let (code, message) = reason(&now);
+        assert_eq!(code, ReadinessCode::RootImageChanged);
+        for digest in [Sha256Digest::of(b"other"), Sha256Digest::of(b"rootfs")] {
+            assert!(message.contains(&digest.to_string()), "{message}");
+        }
+    }
+
+    #[test]
+    fn another_kernel_agent_or_version_is_told() {
+        let mut now = present();
+        now.kernel = KernelNow::Found {
+            digest: Sha256Digest::of(b"other"),
+        };
+        assert_eq!(reason(&now).0, ReadinessCode::KernelChanged);
+        now.kernel = KernelNow::Missing {
+            reason: "no such file".into(),
+        };
+        assert_eq!(reason(&now).0, ReadinessCode::KernelMissing);
+        let mut now = present();
+        now.agent = "newer".into();
+        assert_eq!(
+            reason(&now),
+            (
+                ReadinessCode::AgentChanged,
+                "the guest agent is newer now, and was agent".into()
+            )
+        );
+        let mut now = present();
+        now.product_version = "2".into();
+        assert_eq!(reason(&now).0, ReadinessCode::ProductChanged);
+    }
+
+    #[test]
+    fn another_engine_or_program_is_told() {
+        let mut now = present();
+        now.engine.choice = Some(EngineChoice::QemuKvm);
+        assert_eq!(
+            reason(&now),
+            (
+                ReadinessCode::EngineChanged,
+                "the engine is qemu-kvm now, and was qemu-tcg".into()
+            )
+        );
+        let changes: [fn(&mut EngineNow); 3] = [
+            |engine| engine.program = "/opt/qemu".into(),
+            |engine| engine.mark = Some("other".into()),
+            |engine| engine.version = Some("QEMU 8".into()),
+        ];
+        for change in changes {
+            let mut now = present();
+            change(&mut now.engine);
+            assert_eq!(reason(&now).0, ReadinessCode::EngineProgramChanged);
+        }
+    }
+
+    #[test]
+    fn a_network_that_was_not_proven_is_told() {
+        let mut now = present();
+        now.network = true;
+        assert_eq!(reason(&now).0, ReadinessCode::NetworkNotPrepared);
+    }
+
+    #[test]
+    fn every_difference_is_told() {
+        let mut now = present();
+        now.root = RootNow::Absent;
+        now.kernel = KernelNow::OfEnvironment;
+        now.agent = "newer".into();
+        now.network = true;
+        let codes: Vec<_> = compare(Some(&record()), &now)
+            .1
+            .into_iter()
+            .map(|reason| reason.code)
+            .collect();
+        assert_eq!(
+            codes,
+            [
+                ReadinessCode::EnvironmentMissing,
+                ReadinessCode::AgentChanged,
+                ReadinessCode::NetworkNotPrepared
+            ]
+        );
+    }
+
+    #[test]
+    fn words_and_json_agree() {
+        for status in [
+            ReadinessStatus::Cold,
+            ReadinessStatus::Warm,
+            ReadinessStatus::Stale,
+            ReadinessStatus::Unavailable,
+        ] {
+            assert_eq!(serde_json::to_value(status).unwrap(), status.as_str());
+        }
+        for code in [
+            ReadinessCode::NotPrepared,
+            ReadinessCode::EnvironmentMissing,
+            ReadinessCode::EnvironmentDamaged,
+            ReadinessCode::SourceChanged,
+            ReadinessCode::RootImageChanged,
+            ReadinessCode::KernelMissing,
+            ReadinessCode::KernelChanged,
+            ReadinessCode::AgentChanged,
+            ReadinessCode::ProductChanged,
+            ReadinessCode::EngineChanged,
+            ReadinessCode::EngineProgramChanged,
+            ReadinessCode::NetworkNotPrepared,
+            ReadinessCode::HostUnusable,
+            ReadinessCode::EnvironmentUnknown,
+        ] {
+            assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
+        }
+    }
+}

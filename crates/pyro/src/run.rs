@@ -201,6 +201,10 @@ impl Pyro {
                 "give at least 1 second",
             ));
         }
+        if options.program.is_none() {
+            // Better told before an environment is made that cannot have a command.
+            defaults::may_have_command(&self.entry(&options.environment)?)?;
+        }
         self.reconcile().await;
         let environment = self
             .ready_environment(

@@ -97,14 +97,17 @@ fn numbers_out_of_range_are_refused() {
 }
 
 #[test]
-fn a_missing_command_is_wrong_usage() {
-    let finished = world().pyro(&["run", "debian:12"]).run();
-    assert_eq!(finished.code(), 2);
-    assert!(
-        finished.stderr_text().contains("Usage: pyro run"),
-        "{}",
-        finished.stderr_text()
-    );
+fn a_command_must_be_given_where_no_image_has_one() {
+    for (environment, told) in [
+        ("debian:12", "`debian:12` has none"),
+        ("dir:/", "`dir:/` has none"),
+    ] {
+        let finished = world().pyro(&["run", environment]).run();
+        assert_eq!(finished.code(), 125);
+        let stderr = finished.stderr_text();
+        assert!(stderr.contains(told), "{stderr}");
+        assert!(stderr.contains("behind `--`"), "{stderr}");
+    }
 }
 
 #[test]

@@ -3,6 +3,9 @@
 //! Whatever the caller gives wins. A command that is given is run as it is: an image's
 //! entrypoint is only for when none is given.
 
+use pyro_image::CatalogEntry;
+use pyro_image::catalog::EntrySource;
+use pyro_image::oci::ImageReference;
 use pyro_image::store::RunDefaults;
 use pyro_protocol::exec::is_env_name;
 
@@ -48,12 +51,31 @@ pub(crate) fn apply(defaults: &RunDefaults, options: &ExecOptions) -> ExecOption
 pub(crate) fn command(defaults: &RunDefaults, environment: &str) -> Result<Program, Error> {
     let command = defaults.command();
     if command.is_empty() {
-        return Err(Error::invalid(
-            format!("no command was given, and `{environment}` has none of its own"),
-            "write the command behind `--`",
-        ));
+        return Err(no_command(environment));
     }
     Ok(Program::argv(command))
+}
+
+/// Refuses an environment that is never made of an image with a command.
+pub(crate) fn may_have_command(entry: &CatalogEntry) -> Result<(), Error> {
+    match &entry.source {
+        EntrySource::Recipe { .. } | EntrySource::Image(ImageReference::Directory { .. }) => {
+            Err(no_command(&entry.name))
+        }
+        EntrySource::Image(
+            ImageReference::Registry(_)
+            | ImageReference::Layout { .. }
+            | ImageReference::DockerArchive { .. },
+        )
+        | EntrySource::Built => Ok(()),
+    }
+}
+
+fn no_command(environment: &str) -> Error {
+    Error::invalid(
+        format!("no command was given, and `{environment}` has none of its own"),
+        "write the command behind `--`",
+    )
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ const BUILDER_TTL: Duration = Duration::from_hours(1);
 const BUILDER_SILENCE: Duration = Duration::from_mins(5);
 
 /// Room in a root image beyond its layers, MiB. The image is sparse: room costs nothing.
-const ROOT_SLACK_MIB: u64 = 1024;
+const ROOT_SLACK_MIB: u64 = 256;
 
 /// Sizes of the root image to try, in times of the layers' bytes. Twice is enough for every
 /// image in use. A block of 512 bytes in a tar can become one of 4096 and an inode beside it.

@@ -5,7 +5,8 @@
 //! cargo run --release -p pyro --example measure -- target/release/pyro boots 30
 //! ```
 //!
-//! The subjects: `boots N`, `runs N`, `execs N`, `many N`, `output MB`, `trees FILES`, `archives N`, `footprint`.
+//! The subjects: `boots N`, `runs N`, `execs N`, `many N`, `output MB`, `trees FILES`, `archives N`,
+//! `images N`, `footprint`.
 //! Uses the caches of the environment variables that `pyro` uses, and the environment `debian:12`.
 
 #![expect(
@@ -16,6 +17,7 @@
 )]
 
 mod archives;
+mod images;
 
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
@@ -33,7 +35,9 @@ const ENVIRONMENT: &str = "debian:12";
 async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [program, subject, rest @ ..] = arguments.as_slice() else {
-        println!("measure PROGRAM boots|runs|execs|many|output|trees|archives|footprint [COUNT]");
+        println!(
+            "measure PROGRAM boots|runs|execs|many|output|trees|archives|images|footprint [COUNT]"
+        );
         return;
     };
     let count = rest
@@ -47,6 +51,7 @@ async fn main() {
         "execs" => execs(&pyro, count).await,
         "many" => many(&pyro, count).await,
         "archives" => archives::archives(&pyro, count).await,
+        "images" => images::images(pyro.settings(), Path::new(program), count).await,
         "output" => output(&pyro, count).await,
         "trees" => trees(&pyro, count).await,
         "footprint" => footprint(&pyro).await,

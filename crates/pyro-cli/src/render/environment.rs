@@ -103,8 +103,9 @@ pub(crate) fn pruned(pruned: &PruneResult, dry_run: bool) -> String {
     }
     let _ = writeln!(
         text,
-        "{verb} {} blobs, {} in all",
+        "{verb} {} blobs and {} kernels, {} in all",
         pruned.deleted_blobs,
+        pruned.deleted_kernels,
         size(pruned.freed_bytes)
     );
     for name in &pruned.in_use {

@@ -147,6 +147,33 @@ impl KernelStore {
         Ok(stale)
     }
 
+    /// Removes the installed kernels that are neither in `keep` nor the newest, and tells how
+    /// many and their bytes; with `dry_run` only tells. Does nothing while one is installed.
+    pub fn remove_unused(
+        &self,
+        keep: &[Sha256Digest],
+        dry_run: bool,
+    ) -> Result<(usize, u64), KernelError> {
+        let newest = self.latest()?.map(|kernel| kernel.digest);
+        let unused = |digest: &Sha256Digest| !keep.contains(digest) && newest != Some(*digest);
+        let unused: Vec<_> = self.digests()?.into_iter().filter(unused).collect();
+        if unused.is_empty() {
+            return Ok((0, 0));
+        }
+        let Some(_lock) = FileLock::try_take(&self.lock_path())? else {
+            return Ok((0, 0));
+        };
+        let mut bytes = 0_u64;
+        for digest in &unused {
+            let dir = self.dir.join(digest.hex());
+            bytes = bytes.saturating_add(disk::bytes_with_links(&dir, u64::MAX));
+            if !dry_run {
+                disk::remove_tree(&dir)?;
+            }
+        }
+        Ok((unused.len(), bytes))
+    }
+
     fn staging_dirs(&self) -> Result<Vec<PathBuf>, KernelError> {
         Ok(disk::names(&self.dir)?
             .into_iter()
@@ -233,6 +260,26 @@ mod tests {
         }
         fs::write(dir.join(MANIFEST), bytes).unwrap();
         digest
+    }
+
+    #[test]
+    fn kernels_that_nothing_needs_are_removed_but_the_newest_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = KernelStore::new(dir.path());
+        let all = ["1", "2", "3"].map(|release| fake(&store, release));
+        let newest = store.latest().unwrap().unwrap().digest;
+        let others: Vec<_> = all.into_iter().filter(|one| *one != newest).collect();
+        let (count, bytes) = store.remove_unused(&others[..1], true).unwrap();
+        assert_eq!(count, 1);
+        assert!(bytes > 0);
+        assert_eq!(
+            store.remove_unused(&others[..1], false).unwrap(),
+            (1, bytes)
+        );
+        let mut left = vec![newest, others[0]];
+        left.sort_unstable();
+        assert_eq!(store.digests().unwrap(), left);
+        assert_eq!(store.remove_unused(&others[..1], false).unwrap(), (0, 0));
     }
 
     #[test]

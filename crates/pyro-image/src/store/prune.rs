@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::blobs::Swept;
 use crate::catalog::CatalogEntry;
+use crate::digest::Sha256Digest;
 use crate::disk;
 use crate::lock::FileLock;
 use crate::store::{EnvironmentStore, InstallState, LOCK, STAGING, StoreError, hold, manifest};
@@ -36,6 +37,8 @@ pub struct PruneResult {
     pub count: usize,
     /// Blobs that no installed environment is made of.
     pub deleted_blobs: usize,
+    /// Kernels that no installed environment names.
+    pub deleted_kernels: usize,
     /// Bytes on the disk that became free.
     pub freed_bytes: u64,
     /// Environments that would have been removed if machines did not use them, by name.
@@ -108,9 +111,25 @@ impl EnvironmentStore {
             count: deleted.len(),
             deleted_environment_dirs: deleted,
             deleted_blobs: blobs.count,
+            // Whoever has the store of kernels removes them.
+            deleted_kernels: 0,
             freed_bytes: freed.saturating_add(blobs.bytes),
             in_use,
         })
+    }
+
+    /// The kernels that installed environments were made with, as far as `pruned` leaves them.
+    pub fn kernels_in_use(&self, pruned: &PruneResult) -> Result<Vec<Sha256Digest>, StoreError> {
+        let mut kernels = Vec::new();
+        for name in self.directories()? {
+            if name.starts_with(STAGING) || pruned.deleted_environment_dirs.contains(&name) {
+                continue;
+            }
+            if let Ok(manifest) = manifest::read(&self.platform_dir().join(&name))? {
+                kernels.extend(manifest.kernel_digest);
+            }
+        }
+        Ok(kernels)
     }
 
     fn is_doomed(

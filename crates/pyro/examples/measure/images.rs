@@ -94,11 +94,11 @@ pub(crate) async fn images(base: &Settings, program: &Path, rounds: usize) {
         half + rest - whole
     );
 
-    quick(&lab, &pyro, program, &image).await;
+    quick(&lab, &pyro, program, &relayed);
 }
 
 /// Commands of the program that have nothing to fetch.
-async fn quick(lab: &Lab, pyro: &Pyro, program: &Path, image: &str) {
+fn quick(lab: &Lab, pyro: &Pyro, program: &Path, image: &str) {
     let small = image.replace("deb:1", "small:1");
     let config = lab.directory.path().join("config");
     fs::create_dir_all(config.join("catalogs")).unwrap();

@@ -135,9 +135,15 @@ impl Pyro {
     }
 
     /// Removes installations that cannot be used, what killed builds left over, what the options
-    /// name, and blobs that nothing is made of.
+    /// name, and blobs and kernels that nothing is made of.
     pub fn prune_environments(&self, options: PruneOptions) -> Result<PruneResult, Error> {
-        let pruned = self.store().prune(options)?;
+        let store = self.store();
+        let mut pruned = store.prune(options)?;
+        let kernels = self.settings().home.kernel_store();
+        let (count, bytes) =
+            kernels.remove_unused(&store.kernels_in_use(&pruned)?, options.dry_run)?;
+        pruned.deleted_kernels = count;
+        pruned.freed_bytes = pruned.freed_bytes.saturating_add(bytes);
         self.prepared_records().remove_orphans(options.dry_run)?;
         Ok(pruned)
     }

@@ -2,12 +2,20 @@
 //!
 //! Owns hermetic homes ([`World`]), the environment that all machine tests share
 //! ([`World::with_environment`]), running the program with a deadline ([`Pyro`]), machines
-//! with a vsock ([`VsockMachine`]) and looking for what a machine left behind ([`traces`]). A
-//! dev-dependency only: nothing here is part of the product, so it may panic.
+//! with a vsock ([`VsockMachine`]), looking for what a machine left behind ([`traces`]), a
+//! registry ([`registry`]) and a server before it that misbehaves ([`wire`]). A dev-dependency
+//! only: nothing here is part of the product, so it may panic.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed step of a test is a failed test"
+)]
 
 mod process;
+pub mod registry;
 pub mod traces;
 mod vsock;
+pub mod wire;
 mod world;
 
 pub use process::{Finished, Pyro, Running};

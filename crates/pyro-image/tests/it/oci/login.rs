@@ -7,9 +7,10 @@ use pyro_image::blobs::BlobStore;
 use pyro_image::oci::{Client, OciError, PullPolicy, RegistrySettings};
 use pyro_image::progress;
 
+use super::front::tls;
 use super::pushes::prepared;
 use super::registry::{Registry, layout, run};
-use super::wire::{Deed, Request, Server, tls};
+use super::wire::{Deed, Request, Server};
 use super::{assert_whole, options, pull_with, settings};
 
 /// What `u` and `p:w` are in a header.

@@ -1,6 +1,7 @@
 //! Pulls from and pushes to a real registry, and from servers that misbehave before it.
 
 mod faults;
+mod front;
 mod local;
 mod login;
 mod policy;
@@ -8,9 +9,7 @@ mod processes;
 mod pulls;
 mod pushes;
 mod refusals;
-mod registry;
 mod signatures;
-mod wire;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,6 +19,7 @@ use pyro_image::oci::{
     Client, OciError, PullOptions, PullPolicy, PulledImage, RegistrySettings, RetryPolicy,
 };
 use pyro_image::progress::{self, Progress};
+use pyro_testing::{registry, wire};
 
 /// Settings with pauses for tests.
 fn settings() -> RegistrySettings {

@@ -8,9 +8,10 @@ use pyro_image::blobs::BlobStore;
 use pyro_image::oci::{Client, LayerMediaType, OciError, PullPolicy, RegistryHost};
 use pyro_image::progress::Progress;
 
+use super::front::tls;
 use super::login::authority;
 use super::registry::{Registry, layout, run};
-use super::wire::{Deed, Request, Server, tls};
+use super::wire::{Deed, Request, Server};
 use super::{assert_whole, kept, options, pull, pull_with, settings};
 
 #[tokio::test]

@@ -120,12 +120,18 @@ impl World {
         std::fs::read(signature).unwrap()
     }
 
+    fn put_blob(&self, bytes: &[u8]) -> Sha256Digest {
+        let digest = Sha256Digest::of(bytes);
+        self.registry.put_blob("a/s", &digest.to_string(), bytes);
+        digest
+    }
+
     /// Puts claims with their signatures where those of an image belong.
     pub(super) fn put(&self, image: Sha256Digest, signed: &[(&[u8], &[u8])]) {
         let layers: Vec<Value> = signed
             .iter()
             .map(|(claim, signature)| {
-                let digest = self.registry.put_blob("a/s", claim);
+                let digest = self.put_blob(claim);
                 let text = base64::engine::general_purpose::STANDARD.encode(signature);
                 json!({
                     "mediaType": CLAIM, "digest": digest, "size": claim.len(),
@@ -138,7 +144,7 @@ impl World {
             "schemaVersion": 2, "mediaType": MANIFEST, "layers": layers,
             "config": {
                 "mediaType": "application/vnd.oci.image.config.v1+json",
-                "digest": self.registry.put_blob("a/s", config), "size": config.len(),
+                "digest": self.put_blob(config), "size": config.len(),
             },
         });
         let tag = format!("sha256-{}.sig", image.hex());

@@ -7,26 +7,28 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use pyro_image::Sha256Digest;
-
-use super::wire;
+use crate::wire;
 
 const START: Duration = Duration::from_mins(1);
 
 /// A running registry; it ends with the value.
-pub(crate) struct Registry {
+#[derive(Debug)]
+pub struct Registry {
     child: Child,
-    pub(crate) port: u16,
-    pub(crate) dir: tempfile::TempDir,
+    /// Its port on loopback.
+    pub port: u16,
+    /// What it keeps, and room for what is pushed.
+    pub dir: tempfile::TempDir,
 }
 
 impl Registry {
-    pub(crate) fn start() -> Self {
+    /// Starts one and waits until it listens.
+    pub fn start() -> Self {
         Self::start_with("", "")
     }
 
     /// With more settings of its storage, and of its addresses.
-    pub(crate) fn start_with(storage: &str, http: &str) -> Self {
+    pub fn start_with(storage: &str, http: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         // The port may be taken by another test between its choice and its use.
         for _ in 0..5 {
@@ -60,12 +62,12 @@ impl Registry {
     }
 
     /// Pushes `<layout>:t` as `<name>` with these options of skopeo.
-    pub(crate) fn push(&self, layout: &Path, name: &str, options: &[&str]) {
+    pub fn push(&self, layout: &Path, name: &str, options: &[&str]) {
         self.push_from(&format!("oci:{}:t", layout.display()), name, options);
     }
 
     /// Pushes what skopeo calls by this name.
-    pub(crate) fn push_from(&self, from: &str, name: &str, options: &[&str]) {
+    pub fn push_from(&self, from: &str, name: &str, options: &[&str]) {
         let to = format!("docker://127.0.0.1:{}/{name}", self.port);
         let mut arguments = vec!["--insecure-policy", "copy", "--dest-tls-verify=false"];
         arguments.extend(options);
@@ -74,14 +76,14 @@ impl Registry {
     }
 
     /// Puts a document under a tag, as it is.
-    pub(crate) fn put(&self, repository: &str, tag: &str, media_type: &str, body: &str) {
+    pub fn put(&self, repository: &str, tag: &str, media_type: &str, body: &str) {
         let path = format!("/v2/{repository}/manifests/{tag}");
         let answer = self.send("PUT", &path, media_type, body.as_bytes());
         assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
     }
 
-    /// Puts a blob into a repository.
-    pub(crate) fn put_blob(&self, repository: &str, body: &[u8]) -> Sha256Digest {
+    /// Puts a blob into a repository, by its digest in the form `sha256:<hex>`.
+    pub fn put_blob(&self, repository: &str, digest: &str, body: &[u8]) {
         let octets = "application/octet-stream";
         let uploads = format!("/v2/{repository}/blobs/uploads/");
         let answer = self.send("POST", &uploads, octets, b"");
@@ -90,10 +92,8 @@ impl Registry {
             .find_map(|line| line.strip_prefix("Location: "))
             .unwrap();
         let place = &place[place.find("/v2/").unwrap()..];
-        let digest = Sha256Digest::of(body);
         let answer = self.send("PUT", &format!("{place}&digest={digest}"), octets, body);
         assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
-        digest
     }
 
     fn send(&self, method: &str, path: &str, media_type: &str, body: &[u8]) -> String {
@@ -111,7 +111,7 @@ impl Registry {
     }
 
     /// The manifest that a tag means, its exact bytes.
-    pub(crate) fn manifest(&self, repository: &str, tag: &str) -> Vec<u8> {
+    pub fn manifest(&self, repository: &str, tag: &str) -> Vec<u8> {
         wire::get(self.port, &format!("/v2/{repository}/manifests/{tag}"))
     }
 }
@@ -147,7 +147,7 @@ impl Drop for Registry {
 }
 
 /// A layout with an image `t` of these layers: each a file of so many bytes that do not compress.
-pub(crate) fn layout(dir: &Path, layers: &[usize]) -> PathBuf {
+pub fn layout(dir: &Path, layers: &[usize]) -> PathBuf {
     let layout = dir.join("layout");
     let text = layout.display().to_string();
     let image = format!("{text}:t");
@@ -189,7 +189,7 @@ pub(crate) fn layout(dir: &Path, layers: &[usize]) -> PathBuf {
 }
 
 /// Bytes that no compressor makes smaller, the same for the same seed.
-pub(crate) fn noise(size: usize, seed: u64) -> Vec<u8> {
+pub fn noise(size: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(size + 8);
     while bytes.len() < size {
@@ -202,7 +202,8 @@ pub(crate) fn noise(size: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
-pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
+/// Runs a program that has to succeed; what it printed.
+pub fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().unwrap();
     assert!(
         output.status.success(),

@@ -4,40 +4,43 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
 use std::sync::{Arc, Mutex};
-
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// A request as it came.
 #[derive(Debug, Clone)]
-pub(crate) struct Request {
-    pub(crate) method: String,
-    pub(crate) path: String,
-    pub(crate) authorization: Option<String>,
-    pub(crate) range: Option<String>,
-    pub(crate) body: String,
+pub struct Request {
+    /// Such as `GET`.
+    pub method: String,
+    /// With its query.
+    pub path: String,
+    /// The header.
+    pub authorization: Option<String>,
+    /// The header.
+    pub range: Option<String>,
+    /// The body as text.
+    pub body: String,
     /// Where a part of an upload begins and ends.
-    pub(crate) content_range: Option<String>,
+    pub content_range: Option<String>,
     /// The body as it came. Not noted.
-    pub(crate) bytes: Vec<u8>,
+    pub bytes: Vec<u8>,
 }
 
 impl Request {
-    pub(crate) fn is_blob(&self) -> bool {
+    /// Whether a blob is asked for, or sent.
+    pub fn is_blob(&self) -> bool {
         self.path.contains("/blobs/")
     }
 
     /// From where on something is asked for.
-    pub(crate) fn offset(&self) -> u64 {
+    pub fn offset(&self) -> u64 {
         let range = self.range.as_deref().unwrap_or("bytes=0-");
         range["bytes=".len()..range.len() - 1].parse().unwrap()
     }
 }
 
 /// What to do with a request.
-pub(crate) enum Deed {
+#[derive(Debug, Clone)]
+pub enum Deed {
     /// Hand it on.
     Pass,
     /// Hand it on, and break off after so many bytes of the body.
@@ -63,24 +66,23 @@ pub(crate) enum Deed {
 }
 
 /// The noted requests, and how many bytes of blobs went to the client.
-#[derive(Default)]
-pub(crate) struct Log {
-    pub(crate) requests: Vec<Request>,
-    pub(crate) blob_bytes: u64,
+#[derive(Debug, Default)]
+struct Log {
+    requests: Vec<Request>,
+    blob_bytes: u64,
 }
 
 /// A server on loopback.
-pub(crate) struct Server {
-    pub(crate) port: u16,
+#[derive(Debug)]
+pub struct Server {
+    /// Its port.
+    pub port: u16,
     log: Arc<Mutex<Log>>,
 }
 
 impl Server {
     /// Serves for as long as the test's process lives. `upstream` is a port on loopback.
-    pub(crate) fn start(
-        upstream: u16,
-        decide: impl Fn(&Request) -> Deed + Send + Sync + 'static,
-    ) -> Self {
+    pub fn start(upstream: u16, decide: impl Fn(&Request) -> Deed + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let log = Arc::new(Mutex::new(Log::default()));
@@ -96,57 +98,24 @@ impl Server {
         Self { port, log }
     }
 
-    pub(crate) fn host(&self) -> String {
+    /// Its name in references.
+    pub fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    pub(crate) fn requests(&self) -> Vec<Request> {
+    /// What came, in its order.
+    pub fn requests(&self) -> Vec<Request> {
         self.log.lock().unwrap().requests.clone()
     }
 
-    pub(crate) fn blob_bytes(&self) -> u64 {
+    /// Bytes of blobs that were sent to clients.
+    pub fn blob_bytes(&self) -> u64 {
         self.log.lock().unwrap().blob_bytes
     }
 }
 
-/// Speaks TLS with this certificate and key, and hands requests on to a port on loopback.
-pub(crate) fn tls(to: u16, certificate: &Path, key: &Path) -> u16 {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let certificate = CertificateDer::pem_file_iter(certificate).unwrap();
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(
-            certificate.map(Result::unwrap).collect(),
-            PrivateKeyDer::from_pem_file(key).unwrap(),
-        )
-        .unwrap();
-    let config = Arc::new(config);
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
-            std::thread::spawn(move || {
-                let mut inside = rustls::StreamOwned::new(connection, stream);
-                let mut chunk = vec![0; 64 * 1024];
-                // Requests of these tests come in one piece. A client that does not trust the
-                // certificate sends none.
-                let count = inside.read(&mut chunk)?;
-                let mut outside = TcpStream::connect(("127.0.0.1", to)).unwrap();
-                outside.write_all(&chunk[..count])?;
-                std::io::copy(&mut outside, &mut inside)?;
-                inside.conn.send_close_notify();
-                inside.flush()
-            });
-        }
-    });
-    port
-}
-
 /// The body of a document, straight from a server.
-pub(crate) fn get(port: u16, path: &str) -> Vec<u8> {
+pub fn get(port: u16, path: &str) -> Vec<u8> {
     let (_, body) = ask(port, "GET", path, &["Accept: application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json".to_owned()], &[]).unwrap();
     let mut bytes = Vec::new();
     { body }.read_to_end(&mut bytes).unwrap();
@@ -154,7 +123,7 @@ pub(crate) fn get(port: u16, path: &str) -> Vec<u8> {
 }
 
 /// Asks a server. Gives the head of its answer, and its body to be read.
-pub(crate) fn ask(
+pub fn ask(
     port: u16,
     method: &str,
     path: &str,

@@ -83,12 +83,6 @@ pub enum Error {
         /// The environment.
         name: String,
     },
-    /// An environment is removed again and again while it is being used.
-    #[error("the environment `{name}` was removed each time that it was about to be used")]
-    EnvironmentVanishes {
-        /// The environment.
-        name: String,
-    },
     /// There is no kernel, and none may be fetched.
     #[error("no guest kernel is installed, and the network is not to be used")]
     OfflineKernel,
@@ -161,7 +155,6 @@ impl Error {
             Self::Layer(error) => layer_code(error),
             Self::Directory(error) => directory_code(error),
             Self::CannotMakeAgain { .. } | Self::OfflineKernel => ErrorCode::FailedPrecondition,
-            Self::EnvironmentVanishes { .. } => ErrorCode::Conflict,
             Self::Machine(failure) => failure.code,
             Self::Expired => ErrorCode::Expired,
             Self::Ended { .. } => ErrorCode::Cancelled,
@@ -195,9 +188,6 @@ impl Error {
             Self::CannotMakeAgain { name } => Some(format!(
                 "build it again with `pyro env build --name {name}`, or remove it with `pyro env remove {name}`"
             )),
-            Self::EnvironmentVanishes { .. } => {
-                Some("see which process prunes environments, then try again".into())
-            }
             Self::OfflineKernel => {
                 Some("run it once without `--offline` and `--pull never`".into())
             }

@@ -43,6 +43,7 @@ pub use image_build::{BuildOptions, BuildOutput, BuiltImage, ImageBuildError, Im
 pub use machine::{Machine, MachineOptions};
 pub use prepare::{PrepareOptions, PrepareReport, Readiness, ReadinessStatus};
 pub use pyro_image::BlobStore;
+pub use pyro_image::Sha256Digest;
 pub use pyro_image::catalog::{Catalog, CatalogFileError};
 pub use pyro_image::oci;
 pub use pyro_image::oci::{

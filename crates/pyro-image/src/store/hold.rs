@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::disk::DiskError;
+use crate::disk::{self, DiskError};
 use crate::store::{Installed, USE_LOCK};
 
 /// A used environment. Dropping it ends the use.
@@ -55,6 +55,28 @@ impl Installed {
         let _ = file.set_modified(SystemTime::now());
         Ok(Some(Hold { path, _file: file }))
     }
+}
+
+/// Uses what is in a staging directory and will be at `target`.
+pub(super) fn of_staging(staging: &Path, target: &Path) -> Result<Hold, DiskError> {
+    create(staging)?;
+    let path = staging.join(USE_LOCK);
+    let failed = |source| DiskError::new("lock", &path, source);
+    let file = open(&path).map_err(failed)?;
+    flock(&file, FlockOperation::NonBlockingLockShared).map_err(|error| failed(error.into()))?;
+    Ok(Hold {
+        path: target.join(USE_LOCK),
+        _file: file,
+    })
+}
+
+/// Makes the file that users lock, unless it is there.
+pub(super) fn create(dir: &Path) -> Result<(), DiskError> {
+    let path = dir.join(USE_LOCK);
+    if path.exists() {
+        return Ok(());
+    }
+    disk::write_new(&path, b"")
 }
 
 /// Locks an installation against every use. `None` if somebody uses it.

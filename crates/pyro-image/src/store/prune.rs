@@ -83,7 +83,10 @@ impl EnvironmentStore {
             let unused = if options.dry_run {
                 hold::exclude_users(&dir)?.is_some()
             } else {
-                // Somebody may have replaced it before we had the lock.
+                // Somebody may have removed or replaced it before we had the lock.
+                if !dir.is_dir() {
+                    continue;
+                }
                 if !self.is_doomed(&name, entry, options)? {
                     continue;
                 }
@@ -104,7 +107,9 @@ impl EnvironmentStore {
         for bytes in self.remove_unshared(options.dry_run)? {
             freed = freed.saturating_add(bytes);
         }
-        let blobs = self.prune_blobs(&deleted, options)?;
+        // What is really gone has no manifest, unless somebody has installed it again.
+        let counted_as_gone: &[String] = if options.dry_run { &deleted } else { &[] };
+        let blobs = self.prune_blobs(counted_as_gone, options)?;
         deleted.sort();
         in_use.sort();
         Ok(PruneResult {
@@ -155,12 +160,12 @@ impl EnvironmentStore {
         Ok(options.all || is_old)
     }
 
-    /// Removes the blobs that no installation but `deleted` ones names.
-    fn prune_blobs(&self, deleted: &[String], options: PruneOptions) -> Result<Swept, StoreError> {
+    /// Removes the blobs that no installation but the `gone` ones names.
+    fn prune_blobs(&self, gone: &[String], options: PruneOptions) -> Result<Swept, StoreError> {
         let needed = || -> Result<_, StoreError> {
             let mut needed = Vec::new();
             for name in self.directories()? {
-                if name.starts_with(STAGING) || deleted.contains(&name) {
+                if name.starts_with(STAGING) || gone.contains(&name) {
                     continue;
                 }
                 if let Ok(manifest) = manifest::read(&self.platform_dir().join(&name))? {

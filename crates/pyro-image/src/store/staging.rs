@@ -21,8 +21,8 @@ use crate::progress::{self, ProgressSink};
 use crate::record::FileRecord;
 use crate::store::manifest::SCHEMA;
 use crate::store::{
-    EnvironmentManifest, EnvironmentStore, Installed, MANIFEST, NewEnvironment, ROOTFS, RootKey,
-    STAGING, StoreError, USE_LOCK, VMLINUX,
+    EnvironmentManifest, EnvironmentStore, Hold, Installed, MANIFEST, NewEnvironment, ROOTFS,
+    RootKey, STAGING, StoreError, USE_LOCK, VMLINUX, hold,
 };
 
 /// Room that building an environment by the recipe takes at most: the layer, the unpacked system
@@ -95,6 +95,11 @@ impl Staging {
         Ok(disk::require_space(&self.dir, bytes)?)
     }
 
+    /// Uses the environment from the moment at which it is installed.
+    pub fn hold(&self) -> Result<Hold, StoreError> {
+        Ok(hold::of_staging(&self.dir, &self.target)?)
+    }
+
     /// Takes the root image of another environment that is made of the same, if there is one.
     /// Blocking, and for a while if the image's marks have changed.
     pub fn adopt(&mut self, key: RootKey) -> Result<bool, StoreError> {
@@ -125,7 +130,7 @@ impl Staging {
             });
         }
         for name in disk::names(&self.dir)? {
-            if name != ROOTFS && name != VMLINUX {
+            if ![ROOTFS, VMLINUX, USE_LOCK].contains(&name.as_str()) {
                 disk::remove_tree(&self.dir.join(name))?;
             }
         }
@@ -144,7 +149,7 @@ impl Staging {
         }
         let manifest = self.manifest(environment, artifacts);
         disk::write_new(&self.dir.join(MANIFEST), &manifest.to_bytes())?;
-        disk::write_new(&self.dir.join(USE_LOCK), b"")?;
+        hold::create(&self.dir)?;
         disk::sync(&self.dir)?;
         self.switch()?;
         Ok(Installed {

@@ -81,6 +81,7 @@ impl Pyro {
             source_mark: None,
             ..environment
         };
+        let _hold = staging.hold()?;
         staging.commit(environment, progress).await?;
         drop(held);
         Ok(BuiltEnvironment {

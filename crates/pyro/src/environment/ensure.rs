@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pyro_image::catalog::EntrySource;
 use pyro_image::oci::{ImageReference, PullPolicy};
-use pyro_image::store::{InstallState, Installed, VMLINUX};
+use pyro_image::store::{Hold, InstallState, Installed, VMLINUX};
 use pyro_image::{CatalogEntry, Kernel, OciError, Progress, ProgressSink, Staging, StoreError};
 
 use super::{EnvironmentOptions, ReadyEnvironment};
@@ -18,8 +18,12 @@ use crate::error::Error;
 /// How long a build may wait for another process that builds the same environment.
 pub(super) const INSTALL_WAIT: Duration = Duration::from_hours(1);
 
-/// An environment may be removed between the look and its use; more often than this it is not.
-const LOOKS: usize = 3;
+/// An environment that is installed and that nobody removes while this is there.
+pub(super) struct Held {
+    pub(super) installed: Installed,
+    pub(super) kernel: Kernel,
+    pub(super) hold: Hold,
+}
 
 impl Pyro {
     pub(crate) async fn ready_environment(
@@ -28,22 +32,19 @@ impl Pyro {
         options: EnvironmentOptions,
         progress: &ProgressSink,
     ) -> Result<ReadyEnvironment, Error> {
-        for _ in 0..LOOKS {
-            let (installed, kernel) = self.ensure(name, options, progress).await?;
-            if let Some(hold) = installed.hold().map_err(StoreError::from)? {
-                return Ok(ReadyEnvironment {
-                    name: installed.manifest.name.clone(),
-                    version: installed.manifest.version.clone(),
-                    root_digest: installed.root_digest(),
-                    rootfs: installed.rootfs,
-                    boot: BootFiles::prepare(self.settings(), &kernel)?,
-                    defaults: installed.manifest.defaults,
-                    hold: Arc::new(hold),
-                });
-            }
-        }
-        Err(Error::EnvironmentVanishes {
-            name: name.to_owned(),
+        let Held {
+            installed,
+            kernel,
+            hold,
+        } = self.ensure(name, options, progress).await?;
+        Ok(ReadyEnvironment {
+            name: installed.manifest.name.clone(),
+            version: installed.manifest.version.clone(),
+            root_digest: installed.root_digest(),
+            rootfs: installed.rootfs,
+            boot: BootFiles::prepare(self.settings(), &kernel)?,
+            defaults: installed.manifest.defaults,
+            hold: Arc::new(hold),
         })
     }
 
@@ -52,7 +53,7 @@ impl Pyro {
         name: &str,
         options: EnvironmentOptions,
         progress: &ProgressSink,
-    ) -> Result<(Installed, Kernel), Error> {
+    ) -> Result<Held, Error> {
         let store = self.store();
         let entry = self.entry(name)?;
         let before = store.installed(&entry)?;
@@ -73,7 +74,14 @@ impl Pyro {
         if let Some(found) = self.usable(&entry, now, options, progress).await? {
             return Ok(found);
         }
-        self.make(staging, options, progress).await
+        // Held before it is installed: a prune that waits for that moment leaves it alone.
+        let hold = staging.hold()?;
+        let (installed, kernel) = self.make(staging, options, progress).await?;
+        Ok(Held {
+            installed,
+            kernel,
+            hold,
+        })
     }
 
     /// What is installed, if it will do.
@@ -83,8 +91,12 @@ impl Pyro {
         state: InstallState,
         options: EnvironmentOptions,
         progress: &ProgressSink,
-    ) -> Result<Option<(Installed, Kernel)>, Error> {
+    ) -> Result<Option<Held>, Error> {
         let InstallState::Valid(installed) = state else {
+            return Ok(None);
+        };
+        // Removed since it was looked at.
+        let Some(hold) = installed.hold().map_err(StoreError::from)? else {
             return Ok(None);
         };
         if !self.is_allowed(entry, &installed)? {
@@ -104,7 +116,11 @@ impl Pyro {
             return Ok(None);
         }
         let kernel = self.kernel_of(&installed, options, progress).await?;
-        Ok(Some((*installed, kernel)))
+        Ok(Some(Held {
+            installed: *installed,
+            kernel,
+            hold,
+        }))
     }
 
     /// Whether the policy of today allows what was installed before. A name that it refuses is

@@ -27,6 +27,8 @@ impl Pyro {
         let client = self.registry_client()?;
         let blobs = self.store().blobs();
         let options = self.pull_options(options);
+        // What is resolved is kept, and named by no installation.
+        let _held = self.hold_blobs().await?;
         Ok(client.resolve(image, &blobs, &options, progress).await?)
     }
 

@@ -100,12 +100,12 @@ impl Pyro {
         progress: &ProgressSink,
     ) -> Result<PulledEnvironment, Error> {
         self.reconcile().await;
-        let (installed, kernel) = self.ensure(name, options, progress).await?;
+        let held = self.ensure(name, options, progress).await?;
         Ok(PulledEnvironment {
             report: self.inspect_environment(name)?,
-            kernel_image: kernel.boot_image().to_owned(),
-            rootfs_image: installed.rootfs,
-            source: installed.manifest.source,
+            kernel_image: held.kernel.boot_image().to_owned(),
+            rootfs_image: held.installed.rootfs,
+            source: held.installed.manifest.source,
         })
     }
 

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use pyro_image::artifacts::EnvironmentMetadata;
 use pyro_image::oci::{Platform, RegistryReference};
 use pyro_image::publish::{PreparedImage, Publication, write_layout};
-use pyro_image::{CatalogEntry, Kernel, ProgressSink, Sha256Digest, StoreError};
+use pyro_image::{CatalogEntry, Kernel, ProgressSink, Sha256Digest};
 use serde::Serialize;
 
 use super::EnvironmentOptions;
+use super::ensure::Held;
 use crate::Pyro;
 use crate::error::Error;
 
@@ -69,15 +70,18 @@ impl Pyro {
             ));
         }
         let entry = self.entry(&options.environment)?;
-        let (installed, kernel) = self
+        // Nobody removes it while it is read.
+        let Held {
+            installed,
+            kernel,
+            hold: _hold,
+        } = self
             .ensure(
                 &options.environment,
                 EnvironmentOptions::default(),
                 progress,
             )
             .await?;
-        // Nobody removes it while it is read.
-        let _hold = installed.hold().map_err(StoreError::from)?;
         let publication = Publication {
             metadata: metadata(&options, &entry, &kernel),
             defaults: installed.manifest.defaults.clone(),

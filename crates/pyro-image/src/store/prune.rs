@@ -188,6 +188,10 @@ impl EnvironmentStore {
                 continue;
             };
             let path = self.platform_dir().join(&name);
+            // Whoever had the lock may have been the one that removes it.
+            if !path.is_dir() {
+                continue;
+            }
             if !dry_run {
                 disk::remove_tree(&path)?;
             }

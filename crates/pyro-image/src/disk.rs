@@ -239,6 +239,18 @@ pub(crate) fn write_new(path: &Path, content: &[u8]) -> Result<(), DiskError> {
     file.sync_all().map_err(failed)
 }
 
+/// Opens a file that is there to be locked, and makes it if it is missing.
+pub(crate) fn open_lock_file(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+}
+
 /// Flushes a file or a directory to the disk.
 pub(crate) fn sync(path: &Path) -> Result<(), DiskError> {
     File::open(path)

@@ -9,6 +9,7 @@
 
 pub mod artifacts;
 pub mod blobs;
+pub mod blocking;
 pub mod catalog;
 pub mod digest;
 pub mod directory;

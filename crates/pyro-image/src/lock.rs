@@ -4,13 +4,12 @@
 //! two files of one name. The kernel drops the lock when its process ends, however it ends.
 
 use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::disk::DiskError;
+use crate::disk::{self, DiskError};
 use crate::progress::{Progress, ProgressSink};
 
 /// How often a taken lock is tried again. `flock` cannot be awaited.
@@ -36,14 +35,8 @@ pub(crate) enum LockError {
 impl FileLock {
     /// Takes the lock if nobody holds it.
     pub(crate) fn try_take(path: &Path) -> Result<Option<Self>, DiskError> {
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(|source| DiskError::new("open", path, source))?;
+        let file =
+            disk::open_lock_file(path).map_err(|source| DiskError::new("open", path, source))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Self { _file: file })),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),

@@ -15,6 +15,7 @@ use super::{
     ArtifactError, ArtifactFile, ArtifactImage, ArtifactLimits, EnvironmentMetadata,
     ExtractedArtifacts, KERNEL, METADATA, ROOTFS,
 };
+use crate::blocking::blocking;
 use crate::digest::Hasher;
 use crate::disk::DiskError;
 use crate::layers::LayerReader;
@@ -54,13 +55,9 @@ pub async fn extract(
         };
         extraction.run()
     };
-    let done = tokio::task::spawn_blocking(work).await;
+    let done = blocking(work).await;
     drop(on_drop);
-    match done {
-        Ok(result) => result,
-        // Nobody aborts the task, so it has panicked.
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
+    done
 }
 
 /// Tells the thread that nobody waits for it any more.

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::blobs::{BlobError, BlobStore};
+use crate::blocking::blocking;
 use crate::digest::{Hasher, Sha256Digest};
 use crate::disk::{self, DiskError};
 use crate::progress::{Progress, ProgressSink};
@@ -248,9 +249,9 @@ impl Download {
             .expect("a future that took the state and was dropped is the last to use it");
         let (state, result) = blocking(move || {
             let result = work(&mut state);
-            Ok((state, result))
+            (state, result)
         })
-        .await?;
+        .await;
         self.state = Some(state);
         result
     }
@@ -300,16 +301,6 @@ fn remove(path: &Path) -> Result<(), DiskError> {
             Err(DiskError::new("remove", path, error))
         }
         _ => Ok(()),
-    }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
-) -> Result<T, BlobError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        // Nobody aborts the task, so it has panicked.
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 

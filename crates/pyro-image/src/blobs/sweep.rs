@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -119,14 +119,7 @@ impl BlobStore {
     fn open_lock(&self) -> Result<File, DiskError> {
         disk::create_private_dir(&self.root)?;
         let path = self.root.join("use.lock");
-        File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|source| DiskError::new("open", &path, source))
+        disk::open_lock_file(&path).map_err(|source| DiskError::new("open", &path, source))
     }
 }
 

@@ -13,6 +13,7 @@ use pyro_archive::tar::read::Reader;
 use serde::{Deserialize, Serialize};
 
 use crate::blobs::{Begun, BlobStore};
+use crate::blocking::blocking;
 use crate::digest::Sha256Digest;
 use crate::oci::document::{Descriptor, MAX_DOCUMENT, MAX_LAYERS, Provenance};
 use crate::oci::error::OciError;
@@ -74,12 +75,7 @@ pub(super) async fn import(
     progress: &ProgressSink,
 ) -> Result<Sha256Digest, OciError> {
     let owned = path.to_owned();
-    let read = tokio::task::spawn_blocking(move || Image::read(&owned)).await;
-    let image = match read {
-        Ok(image) => image?,
-        // Nobody aborts the task, so it has panicked.
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    };
+    let image = blocking(move || Image::read(&owned)).await?;
     let origin = path.display().to_string();
     let mut different: BTreeMap<Sha256Digest, Layer> = BTreeMap::new();
     for layer in &image.layers {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, Url};
 
+use crate::blocking::blocking;
 use crate::digest::Sha256Digest;
 use crate::oci::auth::Demand;
 use crate::oci::delivery::{self, FILING, Message};
@@ -106,11 +107,7 @@ impl Payload {
                     layer.check()?;
                     Ok(chunk)
                 };
-                match tokio::task::spawn_blocking(read).await {
-                    Ok(chunk) => chunk,
-                    // Nobody aborts the task, so it has panicked.
-                    Err(error) => std::panic::resume_unwind(error.into_panic()),
-                }
+                blocking(read).await
             }
         }
     }

@@ -23,6 +23,7 @@ pub use layout::{WrittenLayout, write_layout};
 pub(crate) use tar_layer::TarLayer;
 
 use crate::artifacts::EnvironmentMetadata;
+use crate::blocking::blocking;
 use crate::digest::Sha256Digest;
 use crate::oci::Platform;
 use crate::progress::{self, ProgressSink};
@@ -68,11 +69,7 @@ impl PreparedImage {
             progress::phase(&progress, "image-hash", name.clone());
             document::prepare(&publication, &progress)
         };
-        match tokio::task::spawn_blocking(work).await {
-            Ok(result) => result,
-            // Nobody aborts the task, so it has panicked.
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
+        blocking(work).await
     }
 
     /// Digest of the manifest: the same for the same files and metadata.

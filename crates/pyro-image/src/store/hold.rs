@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -34,7 +34,7 @@ impl Installed {
     pub fn hold(&self) -> Result<Option<Hold>, DiskError> {
         let path = self.dir.join(USE_LOCK);
         let failed = |source| DiskError::new("lock", &path, source);
-        let file = match open(&path) {
+        let file = match disk::open_lock_file(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed(error)),
@@ -62,7 +62,7 @@ pub(super) fn of_staging(staging: &Path, target: &Path) -> Result<Hold, DiskErro
     create(staging)?;
     let path = staging.join(USE_LOCK);
     let failed = |source| DiskError::new("lock", &path, source);
-    let file = open(&path).map_err(failed)?;
+    let file = disk::open_lock_file(&path).map_err(failed)?;
     flock(&file, FlockOperation::NonBlockingLockShared).map_err(|error| failed(error.into()))?;
     Ok(Hold {
         path: target.join(USE_LOCK),
@@ -83,7 +83,7 @@ pub(super) fn create(dir: &Path) -> Result<(), DiskError> {
 pub(super) fn exclude_users(dir: &Path) -> Result<Option<File>, DiskError> {
     let path = dir.join(USE_LOCK);
     let failed = |source| DiskError::new("lock", &path, source);
-    let file = match open(&path) {
+    let file = match disk::open_lock_file(&path) {
         Ok(file) => file,
         // There is nothing that could be used.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -101,15 +101,4 @@ pub(super) fn exclude_users(dir: &Path) -> Result<Option<File>, DiskError> {
 /// When an installation was used last, if it ever was.
 pub(super) fn last_used(dir: &Path) -> Option<SystemTime> {
     fs::metadata(dir.join(USE_LOCK)).ok()?.modified().ok()
-}
-
-/// Installations of older programs have no such file, so it is made where it is missing.
-fn open(path: &Path) -> io::Result<File> {
-    File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
 }

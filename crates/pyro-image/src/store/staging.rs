@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
+use crate::blocking::blocking;
 use crate::catalog::CatalogEntry;
 use crate::disk::{self, DiskError};
 use crate::lock::FileLock;
@@ -115,11 +116,7 @@ impl Staging {
         progress: &ProgressSink,
     ) -> Result<Installed, StoreError> {
         progress::phase(progress, "environment-install", self.entry.name.clone());
-        match tokio::task::spawn_blocking(move || self.commit_blocking(environment)).await {
-            Ok(result) => result,
-            // Nobody aborts the task, so it has panicked.
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
+        blocking(move || self.commit_blocking(environment)).await
     }
 
     fn commit_blocking(self, environment: NewEnvironment) -> Result<Installed, StoreError> {

@@ -1,6 +1,7 @@
 //! An environment out of an artifact image, which brings its own root image and kernel.
 
 use pyro_image::artifacts::{ArtifactImage, ArtifactLimits, ExtractedArtifacts, extract};
+use pyro_image::blocking::blocking;
 use pyro_image::kernel::missing_drivers;
 use pyro_image::oci::PulledImage;
 use pyro_image::store::RootKey;
@@ -66,11 +67,8 @@ impl Pyro {
             return Ok(kernel);
         }
         let path = vmlinux.path.clone();
-        let missing = match tokio::task::spawn_blocking(move || missing_drivers(&path)).await {
-            Ok(missing) => missing.map_err(StoreError::from)?,
-            // Nobody aborts the task, so it has panicked.
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        };
+        let missing = blocking(move || missing_drivers(&path)).await;
+        let missing = missing.map_err(StoreError::from)?;
         if missing.is_empty() {
             rename(&vmlinux.path, &staging.vmlinux())?;
             return Ok(Kernel::bare(&staging.vmlinux(), vmlinux.sha256)?);

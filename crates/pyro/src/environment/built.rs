@@ -66,8 +66,9 @@ impl Pyro {
                 store: &blobs,
                 options: &pull_options,
             };
-            self.build_image(build, source, staging.dir(), on_output, progress)
-                .await?
+            let building = self.build_image(build, source, staging.dir(), on_output, progress);
+            // A large future.
+            Box::pin(building).await?
         };
         let image = ImageReference::DockerArchive {
             path: built.archive,

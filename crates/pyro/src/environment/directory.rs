@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use pyro_image::blocking::blocking;
 use pyro_image::directory::pack_directory;
 use pyro_image::store::{Installed, NewEnvironment, RootKey};
 use pyro_image::{Kernel, Progress, ProgressSink, Staging};
@@ -30,15 +31,11 @@ impl Pyro {
         let packed = {
             let (directory, tar) = (directory.to_owned(), tar.clone());
             let (progress, asked) = (Arc::clone(progress), wanted.watch());
-            tokio::task::spawn_blocking(move || {
+            blocking(move || {
                 pack_directory(&directory, &tar, limit, &progress, &|| asked.is_wanted())
             })
         };
-        let packed = match packed.await {
-            Ok(packed) => packed?,
-            // Nobody aborts the task, so it has panicked.
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        };
+        let packed = packed.await?;
         let kernel = self.kernel(options, progress).await?;
         let root_key = RootKey::of_layers([packed.sha256]);
         let shared = match root_key {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use pyro_image::blobs::BlobsHeld;
+use pyro_image::blocking::blocking;
 use pyro_image::oci::{Client, ImageReference, PullOptions, PulledImage, ResolvedImage};
 use pyro_image::store::{Installed, NewEnvironment, RootKey, RunDefaults};
 use pyro_image::{Kernel, Progress, ProgressSink, Staging, StoreError};
@@ -127,11 +128,8 @@ impl Pyro {
 
     pub(super) async fn hold_blobs(&self) -> Result<BlobsHeld, Error> {
         let blobs = self.store().blobs();
-        match tokio::task::spawn_blocking(move || blobs.hold()).await {
-            Ok(held) => Ok(held.map_err(StoreError::from)?),
-            // Nobody aborts the task, so it has panicked.
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
+        let held = blocking(move || blobs.hold()).await;
+        Ok(held.map_err(StoreError::from)?)
     }
 
     pub(super) fn pull_options(&self, options: EnvironmentOptions) -> PullOptions {

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use pyro_image::blocking::blocking;
 use pyro_image::layers::unpack_layer;
 use pyro_image::oci::LayerBlob;
 use pyro_image::{Progress, ProgressSink, Staging};
@@ -72,12 +73,7 @@ impl Pyro {
                 source,
             })?,
         };
-        let work = tokio::task::spawn_blocking(move || decode(&path, &layers, output, limit));
-        match work.await {
-            Ok(decoded) => decoded,
-            // Nobody aborts the task, so it has panicked.
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
+        blocking(move || decode(&path, &layers, output, limit)).await
     }
 }
 

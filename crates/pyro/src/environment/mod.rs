@@ -19,6 +19,7 @@ mod recipe;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use pyro_image::blocking::blocking;
 use pyro_image::catalog::EntrySource;
 use pyro_image::oci::PullPolicy;
 use pyro_image::store::{Hold, InstallState, PruneOptions, Removed, RunDefaults};
@@ -119,11 +120,7 @@ impl Pyro {
             Some(name) => (vec![self.entry(name)?], true),
             None => (store.entries()?, false),
         };
-        match tokio::task::spawn_blocking(move || verify(&store, entries, asked)).await {
-            Ok(verified) => verified,
-            // Nobody aborts the task, so it has panicked.
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
+        blocking(move || verify(&store, entries, asked)).await
     }
 
     /// Removes an installed environment that no machine uses.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use pyro_image::artifacts::EnvironmentMetadata;
+use pyro_image::blocking::blocking;
 use pyro_image::oci::{Platform, RegistryReference};
 use pyro_image::publish::{PreparedImage, Publication, write_layout};
 use pyro_image::{CatalogEntry, Kernel, ProgressSink, Sha256Digest};
@@ -125,11 +126,7 @@ async fn written(
         let layout = write_layout(&prepared, Path::new(&output), &progress)?;
         Ok((prepared, Some(layout.path)))
     };
-    match tokio::task::spawn_blocking(write).await {
-        Ok(written) => written,
-        // Nobody aborts the task, so it has panicked.
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
+    blocking(write).await
 }
 
 /// What the published environment says about itself.

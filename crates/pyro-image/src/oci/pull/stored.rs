@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::blocking::blocking;
 use crate::digest::Sha256Digest;
 use crate::oci::document::{self, Document, MAX_DOCUMENT, Provenance};
 use crate::oci::error::OciError;
@@ -103,10 +104,6 @@ impl Pull<'_> {
             }
             Ok(Ok(paths))
         };
-        match tokio::task::spawn_blocking(look).await {
-            Ok(found) => found,
-            // Nobody aborts the task, so it has panicked.
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
+        blocking(look).await
     }
 }

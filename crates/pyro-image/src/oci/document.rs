@@ -153,11 +153,16 @@ pub(super) fn parse(
         schema_version: Option<u32>,
         media_type: Option<String>,
     }
-    let head: Head =
-        serde_json::from_slice(bytes).map_err(|error| from.invalid(error.to_string()))?;
     let named = content_type
         .map(|text| text.split(';').next().unwrap_or("").trim())
         .filter(|text| !text.is_empty());
+    let head: Head = serde_json::from_slice(bytes).map_err(|error| {
+        // A page for people, of something that stands before the registry.
+        match named.map(|text| (text, media::document_kind(text))) {
+            Some((text, Err(remedy))) => from.wrong_type(text, remedy),
+            Some((_, Ok(_))) | None => from.invalid(error.to_string()),
+        }
+    })?;
     if let (Some(inside), Some(outside)) = (head.media_type.as_deref(), named)
         && inside != outside
     {

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use crate::host::HostProgram;
 
+/// How files begin that are renamed when they are written whole.
+pub(crate) const PARTIAL_FILE: &str = ".partial-file-";
 /// A child that was killed a moment ago may still write into a tree that is being removed.
 const REMOVE_RETRIES: usize = 40;
 /// The pause before such a removal is tried again.
@@ -210,7 +212,7 @@ pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> Result<(), DiskEr
     let failed = |source| DiskError::new("write", path, source);
     let parent = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new()
-        .prefix(".partial-file-")
+        .prefix(PARTIAL_FILE)
         .permissions(Permissions::from_mode(0o644))
         .tempfile_in(parent)
         .map_err(failed)?;

@@ -82,6 +82,14 @@ impl BlobStore {
                 }
             }
         }
+        // What writers of marks and records left when they were killed: whoever writes holds the store.
+        for place in ["marks", "tags"].map(|place| self.root.join(place)) {
+            for name in disk::names(&place)? {
+                if name.starts_with(disk::PARTIAL_FILE) {
+                    take(&place.join(name), dry_run, &mut swept)?;
+                }
+            }
+        }
         let partial = self.root.join("partial");
         for name in disk::names(&partial)? {
             let path = partial.join(name);
@@ -178,6 +186,20 @@ mod tests {
         store.record_tag(&tag, manifest).unwrap();
         assert_eq!(sweep(&store, &[image], false).count, 0);
         assert_eq!(sweep(&store, &[], false).count, 3);
+    }
+
+    #[test]
+    fn what_killed_writers_left_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = BlobStore::new(dir.path());
+        let kept = store.install(b"kept").unwrap();
+        for place in ["sha256", "marks", "tags"] {
+            fs::write(dir.path().join(place).join(".partial-file-x"), b"").unwrap();
+        }
+        assert_eq!(sweep(&store, &[kept], true).count, 3);
+        assert_eq!(sweep(&store, &[kept], false).count, 3);
+        assert_eq!(sweep(&store, &[kept], false).count, 0);
+        assert!(store.find(kept, 4).unwrap().is_some());
     }
 
     #[test]

@@ -104,6 +104,10 @@ impl EnvironmentStore {
         let mut removed = Vec::new();
         for name in disk::names(&dir)? {
             let path = dir.join(&name);
+            // Left by a killed process. One that still writes it shares nothing then.
+            if name.starts_with(disk::PARTIAL_FILE) && !dry_run {
+                disk::remove_tree(&path)?;
+            }
             if !name.starts_with(PREFIX) {
                 continue;
             }

@@ -71,6 +71,15 @@ pub enum Error {
     /// An environment cannot be published.
     #[error(transparent)]
     Publish(#[from] PublishError),
+    /// What an image consists of came whole and cannot be used.
+    #[error("`{image}` cannot be used")]
+    ImageContent {
+        /// The image.
+        image: String,
+        /// Why.
+        #[source]
+        source: Box<Error>,
+    },
     /// A layer of an image cannot be used.
     #[error(transparent)]
     Layer(#[from] LayerError),
@@ -153,6 +162,7 @@ impl Error {
             Self::Publish(error) => publish_code(error),
             Self::Image(error) => oci_code(error),
             Self::Layer(error) => layer_code(error),
+            Self::ImageContent { source, .. } => source.code(),
             Self::Directory(error) => directory_code(error),
             Self::CannotMakeAgain { .. } | Self::OfflineKernel => ErrorCode::FailedPrecondition,
             Self::Machine(failure) => failure.code,
@@ -181,6 +191,7 @@ impl Error {
             Self::RegistriesFile(error) => error.hint(),
             Self::Image(error) => error.hint(),
             Self::Layer(error) => error.hint(),
+            Self::ImageContent { source, .. } => source.hint(),
             Self::Policy(error) => error.hint(),
             Self::Artifact(error) => error.hint(),
             Self::Publish(error) => error.hint(),

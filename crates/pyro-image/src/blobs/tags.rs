@@ -61,6 +61,11 @@ impl BlobStore {
         disk::write_atomically(&self.tag_path(reference), &bytes)
     }
 
+    /// Forgets what a name meant, if it is known.
+    pub fn forget_tag(&self, reference: &str) -> Result<(), DiskError> {
+        disk::remove_tree(&self.tag_path(reference))
+    }
+
     fn tag_path(&self, reference: &str) -> PathBuf {
         let name = Sha256Digest::of(reference.as_bytes()).hex();
         self.root.join("tags").join(format!("{name}.json"))
@@ -90,6 +95,9 @@ mod tests {
         assert_eq!(record.digest, Sha256Digest::of(b"2"));
         assert!(record.resolved_at > 1_700_000_000);
         assert_eq!(store.tag("h.x/a:u"), None);
+        store.forget_tag("h.x/a:t").unwrap();
+        store.forget_tag("h.x/a:t").unwrap();
+        assert_eq!(store.tag("h.x/a:t"), None);
         std::fs::write(store.tag_path("h.x/a:t"), b"{}").unwrap();
         assert_eq!(store.tag("h.x/a:t"), None);
     }

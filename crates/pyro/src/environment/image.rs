@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use pyro_image::blobs::BlobsHeld;
+use pyro_image::blobs::{BlobStore, BlobsHeld};
 use pyro_image::blocking::blocking;
 use pyro_image::oci::{Client, ImageReference, PullOptions, PulledImage, ResolvedImage};
 use pyro_image::store::{Installed, NewEnvironment, RootKey, RunDefaults};
 use pyro_image::{Kernel, Progress, ProgressSink, Staging, StoreError};
+use pyro_protocol::code::ErrorCode;
 
 use super::EnvironmentOptions;
 use super::ensure::file_mark;
@@ -70,16 +71,10 @@ impl Pyro {
             .registry_client()?
             .pull(image, &blobs, &self.pull_options(options), progress)
             .await?;
-        let artifacts = self
-            .take_artifacts(staging, &pulled, options, progress)
-            .await?;
-        let (kernel, root_key) = match artifacts {
-            Some((kernel, key)) => (kernel, Some(key)),
-            None => {
-                self.unpack_image(staging, &pulled, options, progress)
-                    .await?
-            }
-        };
+        let placed = self
+            .place_content(staging, &pulled, options, progress)
+            .await;
+        let (kernel, root_key) = placed.map_err(|error| unusable(&blobs, image, error))?;
         let environment = NewEnvironment {
             blobs: digests(&pulled),
             defaults: RunDefaults::from(&pulled.config),
@@ -94,6 +89,23 @@ impl Pyro {
             ..NewEnvironment::default()
         };
         Ok((environment, held))
+    }
+
+    /// The kernel to boot the root image with, and what that one is made of.
+    async fn place_content(
+        &self,
+        staging: &mut Staging,
+        pulled: &PulledImage,
+        options: EnvironmentOptions,
+        progress: &ProgressSink,
+    ) -> Result<(Kernel, Option<RootKey>), Error> {
+        let artifacts = self
+            .take_artifacts(staging, pulled, options, progress)
+            .await?;
+        match artifacts {
+            Some((kernel, key)) => Ok((kernel, Some(key))),
+            None => self.unpack_image(staging, pulled, options, progress).await,
+        }
     }
 
     /// Makes the root image of an ordinary image, unless another environment has the same.
@@ -143,6 +155,26 @@ impl Pyro {
     /// A client for registries. Reading certificates takes a moment, so it is made when needed.
     pub(super) fn registry_client(&self) -> Result<Client, Error> {
         Ok(Client::new(self.settings().registries.clone())?)
+    }
+}
+
+/// Says which image it is whose content cannot be used. What its tag meant is forgotten, so that
+/// the next pull asks again instead of taking the same from here.
+fn unusable(blobs: &BlobStore, image: &ImageReference, error: Error) -> Error {
+    if !matches!(error, Error::Layer(_) | Error::Artifact(_)) {
+        return error;
+    }
+    let of_content = matches!(
+        error.code(),
+        ErrorCode::DigestMismatch | ErrorCode::LimitExceeded | ErrorCode::Unsupported
+    );
+    if of_content && let ImageReference::Registry(reference) = image {
+        // A record that stays costs one `--pull always`.
+        let _ = blobs.forget_tag(&reference.to_string());
+    }
+    Error::ImageContent {
+        image: image.to_string(),
+        source: Box::new(error),
     }
 }
 

@@ -70,6 +70,21 @@ impl World {
         world
     }
 
+    /// A world with a kernel of the shared one, and with no environment.
+    pub fn with_kernel(program: &str) -> Self {
+        let shared = Self::with_environment(program);
+        let world = Self::empty(program);
+        std::fs::create_dir(&world.cache).expect("making a cache");
+        let copied = std::process::Command::new("cp")
+            .args(["-a", "--reflink=auto"])
+            .arg(shared.cache.join("kernels"))
+            .arg(&world.cache)
+            .status()
+            .expect("cp runs");
+        assert!(copied.success(), "copying the shared kernels");
+        world
+    }
+
     /// The program with `arguments` and nothing of the surrounding environment but `PATH`.
     pub fn pyro(&self, arguments: &[&str]) -> Pyro {
         let mut pyro = Pyro::new(&self.program);

@@ -238,7 +238,10 @@ mod tests {
             "#,
         )
         .unwrap();
-        assert_eq!(catalog.entries().len(), 6);
+        assert_eq!(
+            catalog.entries().len(),
+            Catalog::builtin().entries().len() + 3
+        );
         let node = catalog.get("node:22").unwrap();
         assert_eq!(node.directory_name(), "node_22-1");
         assert_eq!(node.description, "docker.io/library/node:22");

@@ -89,7 +89,9 @@ impl Holder {
     fn new(world: &World) -> Self {
         fs::create_dir_all(world.store.platform_dir()).unwrap();
         let ready = world.dir.path().join("ready");
+        // One process, so that the lock is free when it has ended.
         let child = Command::new("flock")
+            .arg("--no-fork")
             .arg(
                 world
                     .store
@@ -111,12 +113,7 @@ impl Holder {
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        // The program runs its command as a child that shares the lock.
-        let parent = self.0.id().to_string();
-        let _ = Command::new("sh")
-            .args(["-c", "kill $(cat /proc/$0/task/$0/children) $0"])
-            .arg(parent)
-            .status();
+        let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }

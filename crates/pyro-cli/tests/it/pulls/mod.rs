@@ -32,12 +32,16 @@ struct Site {
 
 impl Site {
     fn new() -> Self {
+        Self::at(World::empty(env!("CARGO_BIN_EXE_pyro")))
+    }
+
+    fn at(world: World) -> Self {
         let registry = Registry::start();
         let decision: Arc<Mutex<Decision>> = Arc::new(Mutex::new(Box::new(|_| Deed::Pass)));
         let now = Arc::clone(&decision);
         let server = Server::start(registry.port, move |request| now.lock().unwrap()(request));
         Self {
-            world: World::empty(env!("CARGO_BIN_EXE_pyro")),
+            world,
             registry,
             server,
             decision,
@@ -151,6 +155,9 @@ impl Site {
         let blobs = self.environments().join("blobs");
         assert_free(&blobs.join("use.lock"));
         assert_eq!(names(&blobs.join("partial")), Vec::<String>::new());
+        // What a killed process had not renamed yet is a prune's business.
+        let pruned = self.pyro(&["env", "prune"]).run();
+        assert_eq!(pruned.code(), 0, "{}", pruned.stdout_text());
         for place in ["sha256", "marks", "tags"] {
             for name in names(&blobs.join(place)) {
                 assert!(!name.starts_with(".partial-"), "{place}/{name}");

@@ -83,8 +83,12 @@ impl Site {
 
     /// `pyro env pull`.
     fn pull(&self, flags: &[&str]) -> Finished {
-        let name = self.name();
-        let mut arguments = vec!["env", "pull", name.as_str()];
+        self.pull_of(&self.name(), flags)
+    }
+
+    /// `pyro env pull` of another image.
+    fn pull_of(&self, name: &str, flags: &[&str]) -> Finished {
+        let mut arguments = vec!["env", "pull", name];
         arguments.extend(flags);
         self.pyro(&arguments).run()
     }

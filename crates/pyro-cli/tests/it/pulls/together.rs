@@ -35,6 +35,9 @@ fn pulls_and_prunes_at_once_never_leave_a_half() {
     let image = Image::artifacts(1 << 20, 1);
     let site = Site::with(&image);
     let name = site.name();
+    // Another name of the same blobs and the same root image, which have locks of their own.
+    image.push(&site.registry, "a/other", "t");
+    let other = format!("{}/a/other:t", site.server.host());
     let (over, disturbed) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         let (site, name, over) = (&site, name.as_str(), &over);
@@ -66,14 +69,17 @@ fn pulls_and_prunes_at_once_never_leave_a_half() {
             });
             let always = round % 3 == 0;
             let flags: &[&str] = if always { &["--pull", "always"] } else { &[] };
-            let pulls = [flags, &[]].map(|flags| scope.spawn(move || site.pull(flags)));
-            for pull in pulls {
+            let pulls = [(name, flags), (name, &[]), (other.as_str(), flags)]
+                .map(|(name, flags)| (name, scope.spawn(move || site.pull_of(name, flags))));
+            for (name, pull) in pulls {
                 judge(&pull.join().unwrap(), name);
             }
             drop(at_end);
             disturbed.fetch_add(disturber.join().unwrap(), Ordering::SeqCst);
-            judge(&site.pull(&[]), name);
-            site.assert_intact(name);
+            for name in [name, &other] {
+                judge(&site.pull_of(name, &[]), name);
+                site.assert_intact(name);
+            }
         }
     });
     // It was a race indeed.
@@ -86,7 +92,7 @@ fn pulls_and_prunes_at_once_never_leave_a_half() {
     assert_eq!(pruned["count"], 0, "{pruned}");
     assert_eq!(pruned["deleted_blobs"], 0, "{pruned}");
     let pruned = site.pyro(&["env", "prune", "--all"]).run().json();
-    assert_eq!(pruned["count"], 1, "{pruned}");
+    assert_eq!(pruned["count"], 2, "{pruned}");
     assert!(pruned["deleted_blobs"].as_u64().unwrap() >= 5, "{pruned}");
 }
 

@@ -7,8 +7,8 @@ use pyro_archive::codec::decode::{Compression, Decoder};
 use pyro_archive::extract::options::Options;
 use pyro_archive::extract::{ExtractError, Replacing};
 
-use crate::forge::{Entry, Forge};
 use crate::world::World;
+use pyro_testing::forge::{Entry, Forge};
 
 /// `plain` in every form that is understood.
 pub(crate) fn compressed(plain: &[u8]) -> Vec<Vec<u8>> {

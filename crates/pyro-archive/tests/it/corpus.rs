@@ -7,8 +7,8 @@ use std::path::Path;
 use pyro_archive::extract::options::Options;
 use pyro_archive::extract::{ExtractError, Replacing, Summary};
 
-use crate::forge::{Entry, Forge};
 use crate::world::{World, elsewhere};
+use pyro_testing::forge::{Entry, Forge};
 
 /// What becomes of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use std::os::unix::fs::MetadataExt;
 
 use pyro_archive::extract::ExtractError;
 
-use crate::forge::{Forge, MODIFIED};
 use crate::world::World;
+use pyro_testing::forge::{Forge, MODIFIED};
 
 #[test]
 fn parent_references_are_refused() {

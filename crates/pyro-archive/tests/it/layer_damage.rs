@@ -5,8 +5,8 @@ use std::io::{Cursor, Write};
 use pyro_archive::extract::ExtractError;
 use pyro_archive::extract::layer::{Position, Section};
 
-use crate::forge::{Entry, Forge};
 use crate::world::World;
+use pyro_testing::forge::{Entry, Forge};
 
 fn assert_damaged(archive: &[u8], what: &str) {
     for above in [false, true] {

@@ -3,8 +3,8 @@
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
-use crate::forge::{Entry, Forge, MODIFIED};
 use crate::world::World;
+use pyro_testing::forge::{Entry, Forge, MODIFIED};
 
 #[test]
 fn files_keep_content_mode_and_time() {
@@ -30,7 +30,7 @@ fn files_keep_content_mode_and_time() {
         modes
             .map(|mode| format!("content {mode}").len() as u64)
             .iter()
-            .sum()
+            .sum::<u64>()
     );
 }
 

@@ -3,8 +3,8 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use crate::forge::{Entry, Forge};
 use crate::world::World;
+use pyro_testing::forge::{Entry, Forge};
 
 fn unpacked(layer: Forge) -> World {
     let world = World::new();

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use crate::forge::{Entry, Forge};
 use crate::world::{World, survey};
+use pyro_testing::forge::{Entry, Forge};
 
 fn lower() -> World {
     let world = World::new();

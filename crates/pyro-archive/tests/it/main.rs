@@ -5,8 +5,6 @@ mod compression;
 #[cfg(test)]
 mod corpus;
 #[cfg(test)]
-mod forge;
-#[cfg(test)]
 mod gnu_tar;
 #[cfg(test)]
 mod layer_beneath;

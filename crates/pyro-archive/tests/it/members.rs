@@ -5,7 +5,7 @@ use std::io::Read;
 use pyro_archive::tar::read::{ReadError, Reader};
 use pyro_archive::tar::{Device, Kind, Member, Segment};
 
-use crate::forge::{Entry, Forge, pax};
+use pyro_testing::forge::{Entry, Forge, pax};
 
 /// Every member with its content.
 fn read(archive: &[u8]) -> Result<Vec<(Member, Vec<u8>)>, ReadError> {

@@ -9,8 +9,8 @@ use pyro_archive::extract::options::{Modes, Options, Owner, Progress, Times};
 use pyro_archive::extract::{ExtractError, Extractor, Replacing, Stage};
 use pyro_archive::tar::read::Reader;
 
-use crate::forge::{Entry, Forge, MODIFIED};
 use crate::world::{World, reader};
+use pyro_testing::forge::{Entry, Forge, MODIFIED};
 
 const ANYTHING: Replacing = Replacing::AllButDirectories;
 

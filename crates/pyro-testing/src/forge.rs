@@ -1,34 +1,40 @@
 //! Makes archives, sound ones and every other kind: each byte is the caller's to choose.
 
 /// Time of every member that names no other.
-pub(crate) const MODIFIED: u64 = 1_000_000_000;
+pub const MODIFIED: u64 = 1_000_000_000;
 
 const BLOCK: usize = 512;
 
 /// An archive in the making.
-#[derive(Clone, Default)]
-pub(crate) struct Forge {
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct Forge {
     bytes: Vec<u8>,
 }
 
 impl Forge {
-    pub(crate) fn new() -> Self {
+    /// An archive without members.
+    pub fn new() -> Self {
         Self::default()
     }
 
-    pub(crate) fn file(self, path: &str, content: &str) -> Self {
+    /// Appends a file.
+    pub fn file(self, path: &str, content: &str) -> Self {
         self.entry(Entry::new(b'0', path).content(content))
     }
 
-    pub(crate) fn directory(self, path: &str) -> Self {
+    /// Appends a directory.
+    pub fn directory(self, path: &str) -> Self {
         self.entry(Entry::new(b'5', path))
     }
 
-    pub(crate) fn symlink(self, path: &str, target: &str) -> Self {
+    /// Appends a symbolic link.
+    pub fn symlink(self, path: &str, target: &str) -> Self {
         self.entry(Entry::new(b'2', path).link(target))
     }
 
-    pub(crate) fn hard_link(self, path: &str, target: &str) -> Self {
+    /// Appends a hard link.
+    pub fn hard_link(self, path: &str, target: &str) -> Self {
         self.entry(Entry::new(b'1', path).link(target))
     }
 
@@ -37,24 +43,24 @@ impl Forge {
         clippy::needless_pass_by_value,
         reason = "an entry is made where it is appended"
     )]
-    pub(crate) fn entry(mut self, entry: Entry) -> Self {
+    pub fn entry(mut self, entry: Entry) -> Self {
         self.bytes.extend_from_slice(&entry.sealed());
         self.padded(&entry.content)
     }
 
     /// Appends an extended header for the next member.
-    pub(crate) fn pax(self, records: &[(&str, &[u8])]) -> Self {
+    pub fn pax(self, records: &[(&str, &[u8])]) -> Self {
         self.entry(Entry::new(b'x', "PaxHeader").content(pax(records)))
     }
 
     /// Appends GNU's extension for a long name (`L`) or link (`K`).
-    pub(crate) fn long(self, kind: u8, text: &[u8]) -> Self {
+    pub fn long(self, kind: u8, text: &[u8]) -> Self {
         let text = [text, b"\0"].concat();
         self.entry(Entry::new(kind, "././@LongLink").content(text))
     }
 
     /// Appends bytes as they are, padded to whole blocks.
-    pub(crate) fn padded(mut self, bytes: &[u8]) -> Self {
+    pub fn padded(mut self, bytes: &[u8]) -> Self {
         self.bytes.extend_from_slice(bytes);
         self.bytes
             .resize(self.bytes.len().next_multiple_of(BLOCK), 0);
@@ -62,19 +68,19 @@ impl Forge {
     }
 
     /// The archive with its end.
-    pub(crate) fn finish(mut self) -> Vec<u8> {
+    pub fn finish(mut self) -> Vec<u8> {
         self.bytes.resize(self.bytes.len() + 2 * BLOCK, 0);
         self.bytes
     }
 
     /// The archive without one.
-    pub(crate) fn cut(self) -> Vec<u8> {
+    pub fn cut(self) -> Vec<u8> {
         self.bytes
     }
 }
 
 /// The records of an extended header.
-pub(crate) fn pax(records: &[(&str, &[u8])]) -> Vec<u8> {
+pub fn pax(records: &[(&str, &[u8])]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (key, value) in records {
         let rest = key.len() + value.len() + 3;
@@ -90,15 +96,17 @@ pub(crate) fn pax(records: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 /// One member: a header whose every field can be set, and content.
-#[derive(Clone)]
-pub(crate) struct Entry {
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Entry {
     block: [u8; BLOCK],
     content: Vec<u8>,
     checksum: bool,
 }
 
 impl Entry {
-    pub(crate) fn new(kind: u8, path: impl AsRef<[u8]>) -> Self {
+    /// A member of this kind; it belongs to this process.
+    pub fn new(kind: u8, path: impl AsRef<[u8]>) -> Self {
         let path = path.as_ref();
         let mut block = [0; BLOCK];
         block[..path.len()].copy_from_slice(path);
@@ -119,49 +127,56 @@ impl Entry {
     }
 
     /// Its content, and the size to it.
-    pub(crate) fn content(mut self, content: impl AsRef<[u8]>) -> Self {
+    pub fn content(mut self, content: impl AsRef<[u8]>) -> Self {
         self.content = content.as_ref().to_vec();
         let size = self.content.len() as u64;
         self.size(size)
     }
 
-    pub(crate) fn link(self, target: impl AsRef<[u8]>) -> Self {
+    /// The text of a link.
+    pub fn link(self, target: impl AsRef<[u8]>) -> Self {
         self.field(157, target.as_ref())
     }
 
-    pub(crate) fn mode(self, mode: u64) -> Self {
+    /// Its permission bits.
+    pub fn mode(self, mode: u64) -> Self {
         self.field(100, format!("{mode:07o}\0").as_bytes())
     }
 
-    pub(crate) fn uid(self, uid: u64) -> Self {
+    /// Number of its owner.
+    pub fn uid(self, uid: u64) -> Self {
         self.field(108, &number(uid, 8))
     }
 
-    pub(crate) fn gid(self, gid: u64) -> Self {
+    /// Number of its group.
+    pub fn gid(self, gid: u64) -> Self {
         self.field(116, &number(gid, 8))
     }
 
     /// The size that the header claims.
-    pub(crate) fn size(self, size: u64) -> Self {
+    pub fn size(self, size: u64) -> Self {
         self.field(124, &number(size, 12))
     }
 
-    pub(crate) fn modified(self, seconds: u64) -> Self {
+    /// When it was changed, in seconds since 1970.
+    pub fn modified(self, seconds: u64) -> Self {
         self.field(136, &number(seconds, 12))
     }
 
-    pub(crate) fn device(self, major: u64, minor: u64) -> Self {
+    /// The number of a device.
+    pub fn device(self, major: u64, minor: u64) -> Self {
         self.field(329, &number(major, 8))
             .field(337, &number(minor, 8))
     }
 
     /// Any bytes anywhere in the header.
-    pub(crate) fn field(mut self, at: usize, bytes: &[u8]) -> Self {
+    pub fn field(mut self, at: usize, bytes: &[u8]) -> Self {
         self.block[at..at + bytes.len()].copy_from_slice(bytes);
         self
     }
 
-    pub(crate) fn wrong_checksum(mut self) -> Self {
+    /// Makes the checksum of its header wrong.
+    pub fn wrong_checksum(mut self) -> Self {
         self.checksum = false;
         self
     }

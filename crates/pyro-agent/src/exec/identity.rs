@@ -2,9 +2,12 @@
 //!
 //! Never through libc, which would load code of the guest into the agent.
 
+use std::fs::OpenOptions;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 
 use pyro_protocol::code::{ErrorCode, ErrorReply};
+use rustix::fs::OFlags;
 use rustix::thread::{Gid, Uid};
 
 /// Most bytes that are read of `/etc/passwd` and `/etc/group` each.
@@ -31,10 +34,10 @@ impl Identity {
             Some((user, primary)) => (user, Some(primary)),
             None => (wanted, None),
         };
-        let unknown = |what: &str| {
+        let unknown = |what: &str, name: &str| {
             ErrorReply::new(
                 ErrorCode::NotFound,
-                format!("the guest has no {what} of `{wanted}`"),
+                format!("the guest has no {what} `{name}`"),
             )
         };
         let entry = passwd
@@ -42,16 +45,18 @@ impl Identity {
             .map(|line| line.split(':').collect::<Vec<_>>())
             .find(|fields| fields.len() >= 6 && (fields[0] == user || fields[2] == user));
         let (uid, gid, name, home) = if let Some(fields) = &entry {
-            let uid = number(fields[2]).ok_or_else(|| unknown("usable user"))?;
-            let gid = number(fields[3]).ok_or_else(|| unknown("usable group"))?;
+            let uid = number(fields[2]).ok_or_else(|| unknown("usable user", user))?;
+            let gid = number(fields[3]).ok_or_else(|| unknown("usable group of the user", user))?;
             (uid, gid, fields[0].to_owned(), fields[5].to_owned())
         } else {
             // A number needs no entry; its group is then the number too.
-            let uid = number(user).ok_or_else(|| unknown("user"))?;
+            let uid = number(user).ok_or_else(|| unknown("user", user))?;
             (uid, uid, uid.to_string(), "/".to_owned())
         };
         let gid = match primary {
-            Some(primary) => group_number(primary, group).ok_or_else(|| unknown("group"))?,
+            Some(primary) => {
+                group_number(primary, group).ok_or_else(|| unknown("group", primary))?
+            }
             None => gid,
         };
         let mut groups: Vec<Gid> = members_groups(&name, group).map(Gid::from_raw).collect();
@@ -96,7 +101,14 @@ fn members_groups<'a>(name: &'a str, group: &'a str) -> impl Iterator<Item = u32
 
 fn read(path: &str) -> String {
     let mut bytes = Vec::new();
-    if let Ok(file) = std::fs::File::open(path) {
+    // An image may have a pipe there, at which an open that waits would wait for ever.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path);
+    if let Ok(file) = file
+        && file.metadata().is_ok_and(|metadata| metadata.is_file())
+    {
         // What cannot be read names nobody.
         let _ = file.take(MAX_FILE).read_to_end(&mut bytes);
     }
@@ -119,6 +131,15 @@ mod tests {
             identity.groups.iter().map(|gid| gid.as_raw()).collect(),
             identity.home,
         )
+    }
+
+    #[test]
+    fn a_pipe_in_the_place_of_a_file_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("passwd");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        assert_eq!(read(path.to_str().unwrap()), "");
     }
 
     #[test]

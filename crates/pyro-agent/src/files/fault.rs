@@ -38,6 +38,7 @@ pub(crate) fn at(path: &[u8]) -> impl Fn(Errno) -> ErrorReply + '_ {
             Errno::NOSPC | Errno::DQUOT => {
                 (ErrorCode::NoSpace, "cannot be written: the disk is full")
             }
+            Errno::FBIG => (ErrorCode::LimitExceeded, "is larger than a file can be"),
             Errno::NAMETOOLONG => (ErrorCode::InvalidArgument, "has a name that is too long"),
             Errno::ACCESS | Errno::PERM => (ErrorCode::PermissionDenied, "is not permitted"),
             Errno::MFILE | Errno::NFILE | Errno::NOMEM => (

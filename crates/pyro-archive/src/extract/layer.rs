@@ -101,6 +101,10 @@ impl Read for Section {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = self.size.saturating_sub(self.at);
         let most = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        if most == 0 {
+            // A hostile size leads beyond any place that the kernel would take.
+            return Ok(0);
+        }
         let at = self.begin.saturating_add(self.at);
         let count = self.file.read_at(&mut buffer[..most], at)?;
         self.at += count as u64;
@@ -204,4 +208,23 @@ fn rewind<R: Seek>(input: &mut R) -> Result<(), ExtractError> {
 
 fn unreadable(source: io::Error) -> ExtractError {
     ExtractError::Archive(ReadError::Input { source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn behind_its_end_a_section_has_nothing_however_far_that_is() {
+        let mut file = tempfile::tempfile().unwrap();
+        io::Write::write_all(&mut file, b"0123456789").unwrap();
+        let mut section = Section::new(file, 2, 5);
+        let mut text = String::new();
+        section.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "23456");
+        for far in [5, 6, i64::MAX as u64, u64::MAX] {
+            section.seek(SeekFrom::Start(far)).unwrap();
+            assert_eq!(section.read(&mut [0; 8]).unwrap(), 0, "{far}");
+        }
+    }
 }

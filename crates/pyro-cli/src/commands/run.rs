@@ -6,7 +6,11 @@ use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 use pyro::run::Outcome;
-use pyro::{Error, ExecOutput, ExecPayload, Program, Pyro, Run, RunEvent, RunOptions, StdinWriter};
+use pyro::{
+    Error, ErrorCode, ExecOutput, ExecPayload, Program, Pyro, Run, RunEvent, RunOptions,
+    StdinWriter,
+};
+use pyro_protocol::exec::EXIT_NOT_EXECUTABLE;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 
@@ -117,8 +121,13 @@ fn say_end(payload: &ExecPayload, talk: &Talk) {
         );
     }
     if let Some(error) = &payload.error {
-        let hint =
-            "check the name; shell syntax needs `--shell`, other programs another environment";
+        let hint = match (payload.exit_code, error.code) {
+            // Its user or its directory is missing.
+            (EXIT_NOT_EXECUTABLE, ErrorCode::NotFound) => {
+                "name another one with `--user` or `--workdir`, or add it to the image"
+            }
+            _ => "check the name; shell syntax needs `--shell`, other programs another environment",
+        };
         talk.error(&error.error, Some(hint));
     }
     if let Some(signal) = payload.signal.as_deref().filter(|_| !payload.timed_out) {

@@ -10,6 +10,7 @@ mod exit_codes;
 mod failures;
 mod guest;
 mod image_build;
+mod images;
 mod interrupts;
 mod kill;
 mod legacy;

@@ -49,9 +49,9 @@ impl Identity {
             let gid = number(fields[3]).ok_or_else(|| unknown("usable group of the user", user))?;
             (uid, gid, fields[0].to_owned(), fields[5].to_owned())
         } else {
-            // A number needs no entry; its group is then the number too.
+            // A number needs no entry; its group is then root's, as images count on it.
             let uid = number(user).ok_or_else(|| unknown("user", user))?;
-            (uid, uid, uid.to_string(), "/".to_owned())
+            (uid, 0, uid.to_string(), "/".to_owned())
         };
         let gid = match primary {
             Some(primary) => {
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(found("ann"), ann);
         assert_eq!(found("1000"), ann);
         assert_eq!(found("ann:docker").1, [999, 50]);
-        assert_eq!(found("4321"), (4321, vec![4321], "/".into()));
+        assert_eq!(found("4321"), (4321, vec![0], "/".into()));
         assert_eq!(found("4321:50").1, [50]);
         for nobody in ["eve", "ann:nope", "", "-1", "4294967295", "broken"] {
             let error = Identity::find_in(nobody, PASSWD, GROUP).unwrap_err();

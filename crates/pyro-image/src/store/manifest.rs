@@ -143,6 +143,15 @@ pub struct NewEnvironment {
 }
 
 impl EnvironmentManifest {
+    /// The same with marks that no file has, so that the content is looked at each time.
+    pub(super) fn without_marks(&self) -> Self {
+        let mut manifest = self.clone();
+        for record in manifest.artifacts.values_mut() {
+            record.inode = 0;
+        }
+        manifest
+    }
+
     /// The bytes of the file: sorted keys, two-space indent, a final newline.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = serde_json::to_vec_pretty(self)

@@ -169,12 +169,17 @@ impl EnvironmentStore {
         self.look(entry, &dir)
     }
 
-    /// Like [`Self::installed`], but hashes the files, blocking.
+    /// Like [`Self::installed`], but hashes the files, blocking. What is damaged counts as
+    /// damaged from then on, also where its marks have not changed.
     pub fn verify(&self, entry: &CatalogEntry) -> Result<InstallState, StoreError> {
         let state = self.installed(entry)?;
         if let InstallState::Valid(installed) = &state
             && let Err(reason) = manifest::verify_content(&installed.dir, &installed.manifest)?
         {
+            self.keep_marks(&installed.dir, &installed.manifest.without_marks());
+            if let Some(key) = installed.manifest.root_key {
+                self.stop_sharing(key)?;
+            }
             return Ok(InstallState::Invalid { reason });
         }
         Ok(state)

@@ -23,7 +23,7 @@ use crate::store::EnvironmentStore;
 /// The directory below the platform's.
 const SHARED: &str = ".shared";
 /// Changes whenever the same layers would give another root image.
-const FORM: u32 = 1;
+const FORM: u32 = 2;
 /// How the names begin.
 const PREFIX: &str = "rootfs-";
 
@@ -95,6 +95,13 @@ impl EnvironmentStore {
             fs::hard_link(rootfs, &path).map_err(|source| DiskError::new("link", &path, source))
         };
         let _ = offer();
+    }
+
+    /// Offers a root image to nobody any more. Who has it keeps it.
+    pub(super) fn stop_sharing(&self, key: RootKey) -> Result<(), DiskError> {
+        let path = self.shared_dir().join(key.file_name());
+        disk::remove_tree(&path)?;
+        disk::remove_tree(&record_path(&path))
     }
 
     /// The bytes of each shared image that no installation uses; unless `dry_run`, they are

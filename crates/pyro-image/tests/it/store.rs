@@ -441,6 +441,35 @@ async fn equal_root_images_are_kept_once() {
 }
 
 #[tokio::test]
+async fn damage_that_left_no_mark_counts_once_it_was_found() {
+    let world = World::new();
+    let key = RootKey::of_layers([Sha256Digest::of(b"layer")]).unwrap();
+    let image = world.store.entry("h.x/a:1").unwrap();
+    world.install_as(&image, "good", Some(key)).await;
+    let rootfs = world.store.install_dir(&image).join("rootfs.ext4");
+    let before = fs::metadata(&rootfs).unwrap().modified().unwrap();
+    fs::write(&rootfs, "evil").unwrap();
+    let file = fs::File::options().write(true).open(&rootfs).unwrap();
+    file.set_modified(before).unwrap();
+    // Nothing tells it apart without reading it.
+    let state = world.store.installed(&image).unwrap();
+    assert!(matches!(state, InstallState::Valid(_)), "{state:?}");
+    let state = world.store.verify(&image).unwrap();
+    assert!(matches!(state, InstallState::Invalid { .. }), "{state:?}");
+    let state = world.store.installed(&image).unwrap();
+    assert!(matches!(state, InstallState::Invalid { .. }), "{state:?}");
+    let mut staging = world
+        .store
+        .begin_install(&image, SOON, &progress::ignore())
+        .await
+        .unwrap();
+    assert!(
+        !staging.adopt(key).unwrap(),
+        "the shared one is the same file"
+    );
+}
+
+#[tokio::test]
 async fn a_damaged_shared_image_is_not_taken() {
     let world = World::new();
     let key = RootKey::of_layers([Sha256Digest::of(b"layer")]).unwrap();

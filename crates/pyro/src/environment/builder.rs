@@ -2,6 +2,7 @@
 //!
 //! The host never opens the layers' entries and never mounts the result.
 
+use std::num::NonZero;
 use std::time::Duration;
 
 use pyro_image::{Kernel, Progress, ProgressSink, Staging};
@@ -19,6 +20,10 @@ use crate::machine::{Machine, MachineOptions};
 
 /// Size of a builder machine, MiB.
 const BUILDER_MEM_MIB: u32 = 1024;
+
+/// Virtual processors of a builder machine, as far as the host has them: while one unpacks, the
+/// other one writes back.
+const BUILDER_VCPUS: usize = 2;
 
 /// Longest life of a builder machine.
 const BUILDER_TTL: Duration = Duration::from_hours(1);
@@ -82,7 +87,9 @@ impl Pyro {
             target: staging.rootfs(),
             target_mib: target_mib(bytes, times),
         };
+        let vcpus = std::thread::available_parallelism().map_or(1, NonZero::get);
         let options = MachineOptions {
+            vcpu_count: u8::try_from(vcpus.min(BUILDER_VCPUS)).unwrap_or(1),
             mem_mib: BUILDER_MEM_MIB,
             ttl: BUILDER_TTL,
             lease: Lease::Owner,

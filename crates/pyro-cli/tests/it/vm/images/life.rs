@@ -119,7 +119,7 @@ fn a_flipped_byte_is_found_and_repaired_without_a_network() {
 
     // The blobs are kept: nothing is fetched again.
     let repaired = images
-        .pyro(&["env", "pull", &name, "--force", "--offline"])
+        .pyro(&["env", "pull", &name, "--offline"])
         .run();
     assert_eq!(repaired.code(), 0, "{}", repaired.stderr_text());
     verify(0);

@@ -381,10 +381,9 @@ async fn layers_that_lie_about_themselves_end_before_a_machine_starts() {
             .await;
         let error = outcome.expect_err(case);
         assert_eq!(error.code(), code, "{case}: {error}");
-        assert!(
-            error.to_string().contains("layer sha256:"),
-            "{case}: {error}"
-        );
+        let told = pyro::error::chain(&error);
+        assert!(told.contains("layer sha256:"), "{case}: {told}");
+        assert!(told.contains("liar"), "{case}: {told}");
         assert_store_is_clean(&images.store());
         assert!(!images.world.state().join("machines").exists(), "{case}");
     }

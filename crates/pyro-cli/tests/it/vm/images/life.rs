@@ -118,9 +118,7 @@ fn a_flipped_byte_is_found_and_repaired_without_a_network() {
     assert!(reason.contains("`rootfs.ext4`"), "{found}");
 
     // The blobs are kept: nothing is fetched again.
-    let repaired = images
-        .pyro(&["env", "pull", &name, "--offline"])
-        .run();
+    let repaired = images.pyro(&["env", "pull", &name, "--offline"]).run();
     assert_eq!(repaired.code(), 0, "{}", repaired.stderr_text());
     verify(0);
     assert_eq!(images.ran(&name, &[], &["/bin/echo", "whole"]), "whole");

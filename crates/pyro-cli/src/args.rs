@@ -387,6 +387,9 @@ pub(crate) struct PrepareArgs {
     /// `oci:DIR[:TAG]`, `docker-archive:FILE` or `dir:PATH`
     #[arg(value_name = "ENVIRONMENT", default_value = pyro::prepare::DEFAULT_ENVIRONMENT)]
     pub(crate) environment: String,
+    /// When to look up what an image's name means
+    #[arg(long, value_enum, default_value = "missing", value_name = "WHEN")]
+    pub(crate) pull: Pull,
     /// Prove a machine with a network
     #[arg(long)]
     pub(crate) network: bool,
@@ -410,6 +413,9 @@ pub(crate) struct DoctorArgs {
     /// Tell also whether this environment is prepared, and whether that still holds
     #[arg(long, value_name = "ENVIRONMENT")]
     pub(crate) environment: Option<String>,
+    /// With `--environment`: whether it is prepared for machines with a network
+    #[arg(long, requires = "environment")]
+    pub(crate) network: bool,
     /// Try the engines again instead of believing what is remembered
     #[arg(long)]
     pub(crate) probe_again: bool,

@@ -45,6 +45,8 @@ pub struct DoctorOptions {
     pub probe_again: bool,
     /// Tell also how ready this environment is.
     pub environment: Option<String>,
+    /// How ready it is for machines with a network.
+    pub network: bool,
 }
 
 /// One problem.
@@ -176,7 +178,10 @@ impl Pyro {
         issues.sort_by_key(|issue| !issue.fatal);
         let kvm = kvm();
         let readiness = match &options.environment {
-            Some(name) => Some(self.readiness_here(name, &probe, &issues).await),
+            Some(name) => Some(
+                self.readiness_here(name, options.network, &probe, &issues)
+                    .await,
+            ),
             None => None,
         };
         let fatal = issues.iter().find(|issue| issue.fatal);
@@ -219,6 +224,7 @@ impl Pyro {
     async fn readiness_here(
         &self,
         environment: &str,
+        network: bool,
         probe: &ProbeReport,
         issues: &[Issue],
     ) -> Readiness {
@@ -231,7 +237,7 @@ impl Pyro {
             })
             .collect();
         if fatal.is_empty() {
-            self.readiness_on(environment, false, Some(probe)).await
+            self.readiness_on(environment, network, Some(probe)).await
         } else {
             let hint = issues.iter().find(|issue| issue.fatal);
             self.unavailable(environment, fatal, hint.map(|issue| issue.hint.clone()))

@@ -12,6 +12,7 @@ pub(super) async fn doctor(pyro: &Pyro, args: DoctorArgs) -> Result<ExitCode, Er
     let options = DoctorOptions {
         probe_again: args.probe_again,
         environment: args.environment,
+        network: args.network,
     };
     let report = pyro.doctor(&options).await;
     if args.json {

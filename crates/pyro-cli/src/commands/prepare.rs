@@ -1,6 +1,6 @@
 //! `pyro prepare`: an environment proven with one throw-away machine, and remembered.
 
-use pyro::{Error, PrepareOptions, PullPolicy, Pyro, ReadinessStatus};
+use pyro::{Error, PrepareOptions, Pyro, ReadinessStatus};
 
 use crate::args::PrepareArgs;
 use crate::commands::{print, print_json};
@@ -15,7 +15,7 @@ pub(super) async fn prepare(
     let progress = talk.progress("prepare", args.json);
     let options = PrepareOptions {
         environment: args.environment,
-        pull: PullPolicy::default(),
+        pull: args.pull.into(),
         network: args.network,
         force: args.force,
     };

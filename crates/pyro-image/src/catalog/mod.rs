@@ -1,7 +1,7 @@
 //! The environments that can be named: those of the product, those of users, and images.
 //!
-//! Pure data: nothing here looks at a disk or a network. Files of users are parsed in [`file`],
-//! any other text becomes an entry in [`name`].
+//! Pure data: nothing here looks at a disk or a network. Files of users are parsed in `file`,
+//! any other text becomes an entry in `name`.
 
 mod file;
 mod name;

@@ -433,6 +433,7 @@ mod tests {
     use pyro_protocol::supervise::{LOCK_FILE, Lease, Role};
 
     fn order(home: &Path) -> MachineOrder {
+        std::fs::write(home.join("use.lock"), "").unwrap();
         MachineOrder {
             id: "0123456789ab".into(),
             engine: EngineChoice::Auto,
@@ -462,7 +463,6 @@ mod tests {
     #[test]
     fn the_journal_comes_before_everything_else() {
         let home = tempfile::tempdir().unwrap();
-        std::fs::write(home.path().join("use.lock"), "").unwrap();
         let starting = Starting::begin(&order(home.path())).unwrap();
         let mut files: Vec<_> = std::fs::read_dir(starting.directory.path())
             .unwrap()

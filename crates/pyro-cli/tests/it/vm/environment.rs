@@ -40,8 +40,8 @@ fn two_processes_build_once_after_a_third_was_killed() {
         assert_eq!(finished.code(), 0, "{}", finished.stderr_text());
         assert_eq!(finished.json()["installed"], true);
     }
-    let built =
-        [&first, &second].map(|finished| finished.stderr_text().contains("phase=root-image"));
+    let phase = r#""phase":"root-image""#;
+    let built = [&first, &second].map(|finished| finished.stderr_text().contains(phase));
     assert_eq!(
         built.iter().filter(|built| **built).count(),
         1,

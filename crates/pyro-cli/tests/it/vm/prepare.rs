@@ -114,6 +114,10 @@ fn cold_prepared_warm_stale_and_warm_again() {
     let written = fs::read_to_string(first["record_path"].as_str().unwrap()).unwrap();
     assert_eq!(&serde_json::from_str::<Value>(&written).unwrap(), record);
     assert_eq!(readiness(&world, &[], 0), state("warm", &[]));
+    assert_eq!(
+        readiness(&world, &["--network"], 4),
+        state("stale", &["network_not_prepared"])
+    );
 
     // Again: no machine, the same proof, and people are told so.
     let (again, talk) = prepare(&world, &[]);

@@ -146,7 +146,10 @@ fn a_shell_has_a_terminal_and_survives_its_streams() {
     // A Ctrl-C that comes before the shell has set itself up would end it.
     let prompt = json!({"action": "wait_shell", "shell_id": "s", "cursor": 0, "pattern": r"pyro\$ ", "deadline_ms": 60_000});
     assert_eq!(ask(&socket, &prompt)["reason"], "matched");
-    write("sleep 1000");
+    // Nor one that comes before what was entered has the terminal: it would reach bash alone.
+    write("sh -c 'echo run\"\"ning; exec sleep 1000'");
+    let runs = json!({"action": "wait_shell", "shell_id": "s", "cursor": 0, "pattern": r"running\r\n", "deadline_ms": 60_000});
+    assert_eq!(ask(&socket, &runs)["reason"], "matched");
     ask(
         &socket,
         &json!({"action": "write_shell", "shell_id": "s", "input": "\u{3}", "append_newline": false}),

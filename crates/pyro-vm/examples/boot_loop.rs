@@ -6,8 +6,8 @@
 
 use pyro_vm::console::ConsoleLog;
 use pyro_vm::{
-    Accelerator, Access, Disk, DiskId, MachineId, MachineSpec, MachineUid, MemoryMib, Network,
-    Qemu, StartOptions, Vcpus, start,
+    Accelerator, Access, Begin, Disk, DiskId, GuestMemory, MachineId, MachineSpec, MachineUid,
+    MemoryMib, Network, Qemu, StartOptions, Vcpus, start,
 };
 use std::error::Error;
 use std::ffi::OsStr;
@@ -108,14 +108,16 @@ async fn boot(spec: &MachineSpec, folder: &Path) -> Result<Boot, Box<dyn Error>>
         stderr_log: folder.join("stderr.log"),
         ready_within: DEADLINE,
     };
-    let begin = Instant::now();
-    let mut started = start(&qemu, Accelerator::Tcg, spec, options).await?;
-    let until_engine = begin.elapsed();
+    let memory = GuestMemory::unnamed(spec.memory)?;
+    let begun = Instant::now();
+    let begin = Begin::Boot { memory };
+    let mut started = start(&qemu, Accelerator::Tcg, spec, begin, options).await?;
+    let until_engine = begun.elapsed();
     let log = ConsoleLog::spawn(started.console, &folder.join("console.log"))?;
     let mut line = String::new();
     let mut answer = BufReader::new(started.link);
     let read = tokio::time::timeout(DEADLINE, answer.read_line(&mut line)).await;
-    let until_link = begin.elapsed();
+    let until_link = begun.elapsed();
     started.machine.kill().await?;
     if !matches!(read, Ok(Ok(1..))) {
         let tail = log.tail(20).join("\n");

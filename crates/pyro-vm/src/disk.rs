@@ -5,6 +5,7 @@
 
 mod clone;
 
+pub(crate) use clone::copy_data;
 pub use clone::{CloneError, clone_sparse};
 
 use rustix::io::Errno;

@@ -13,13 +13,15 @@ pub mod console;
 pub mod disk;
 mod jail;
 pub mod machine;
+pub mod memory;
 pub mod probe;
 pub mod process;
 pub mod qemu;
 pub mod spec;
 
 pub use jail::MachineUid;
-pub use machine::{ExitReason, RunningMachine, StartError, StartOptions, Started};
+pub use machine::{Begin, ExitReason, RunningMachine, StartError, StartOptions, Started};
+pub use memory::GuestMemory;
 pub use qemu::{Accelerator, Qemu, start};
 pub use spec::{
     Access, Disk, DiskId, KernelArgument, MachineId, MachineSpec, MemoryMib, Network, SpecError,

@@ -9,10 +9,12 @@
 
 use crate::console::ConsoleLog;
 use crate::jail::MachineUid;
+use crate::memory::{self, GuestMemory};
 use crate::qemu::ProgramMissing;
 use crate::qemu::qmp::{Qmp, QmpError};
 use crate::spec::{DiskId, SpecError};
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -39,6 +41,23 @@ pub struct StartOptions {
     pub ready_within: Duration,
 }
 
+/// What a machine begins with.
+#[derive(Debug)]
+pub enum Begin {
+    /// Its kernel, in empty memory.
+    Boot {
+        /// The memory.
+        memory: GuestMemory,
+    },
+    /// Where another machine of an equal specification was paused. It stands still until [`RunningMachine::resume`].
+    Restore {
+        /// The other machine's memory, which stays as it is. The engine's user must be allowed to open it anew.
+        memory: File,
+        /// What [`RunningMachine::save_devices`] wrote, opened for reading.
+        devices: File,
+    },
+}
+
 /// What a successful start yields.
 #[derive(Debug)]
 pub struct Started {
@@ -58,6 +77,7 @@ pub struct RunningMachine {
     child: Child,
     qmp: Qmp<UnixStream>,
     stderr: ConsoleLog,
+    memory: GuestMemory,
 }
 
 impl RunningMachine {
@@ -67,6 +87,7 @@ impl RunningMachine {
         child: Child,
         qmp: Qmp<UnixStream>,
         stderr: ConsoleLog,
+        memory: GuestMemory,
     ) -> Self {
         Self {
             pid,
@@ -74,6 +95,7 @@ impl RunningMachine {
             child,
             qmp,
             stderr,
+            memory,
         }
     }
 
@@ -91,6 +113,29 @@ impl RunningMachine {
     /// The control connection.
     pub fn qmp(&mut self) -> &mut Qmp<UnixStream> {
         &mut self.qmp
+    }
+
+    /// Stops the guest. What it has written to its disks is with the host then.
+    pub async fn pause(&mut self, deadline: Duration) -> Result<(), QmpError> {
+        self.qmp.stop(deadline).await
+    }
+
+    /// Lets a paused or restored guest run on.
+    pub async fn resume(&mut self, deadline: Duration) -> Result<(), QmpError> {
+        self.qmp.cont(deadline).await
+    }
+
+    /// Writes the state of the paused machine's devices to `to`, which is open for writing only.
+    pub async fn save_devices(&mut self, to: &File, deadline: Duration) -> Result<(), QmpError> {
+        self.qmp.save_devices(to, deadline).await
+    }
+
+    /// What copies the paused machine's memory. To be called on a thread that may block, while the machine stands still.
+    ///
+    /// Needs the right to look into the engine's process: its user's, or root with `CAP_SYS_PTRACE`.
+    pub fn copy_memory(&self) -> io::Result<impl FnOnce(&File) -> io::Result<()> + Send + 'static> {
+        let (memory, pid) = (self.memory.try_clone()?, self.pid);
+        Ok(move |to: &File| memory::copy(&memory, pid, to))
     }
 
     /// Waits until the engine ends, for whatever reason. May be dropped and called again.

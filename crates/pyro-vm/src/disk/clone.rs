@@ -94,7 +94,8 @@ fn failed(target: &Path, source: io::Error) -> CloneError {
     }
 }
 
-fn copy_data(from: &File, to: &File) -> io::Result<()> {
+/// Copies everything but the holes of `from` into the empty file `to`.
+pub(crate) fn copy_data(from: &File, to: &File) -> io::Result<()> {
     let length = from.metadata()?.len();
     ftruncate(to, length)?;
     let mut position = 0;

@@ -4,6 +4,7 @@
 //! the process inherits, so no path reaches QEMU, least of all one that a guest had a say in.
 
 use super::Accelerator;
+use crate::memory::Mapping;
 use crate::spec::{Access, Disk, MachineSpec, Network};
 use std::fmt::{Display, Write};
 use std::os::fd::RawFd;
@@ -11,6 +12,10 @@ use std::os::fd::RawFd;
 /// The machine type. `microvm` alone leaves out the interval timer, the interrupt controller and the clock, without which
 /// emulated guests hang at boot (QEMU 7.2); ACPI is how a distribution kernel finds virtio devices.
 pub(crate) const GUEST_MACHINE: &str = "microvm,pit=on,pic=on,rtc=on,acpi=on,isa-serial=on";
+
+/// What a machine has beside: its memory is the object of that name, and its saved devices carry no description of
+/// themselves, which the loader would demand and `xen-save-devices-state` does not write (QEMU 7.2).
+const MEMORY_MACHINE: &str = "suppress-vmdesc=on,memory-backend=memory";
 
 /// The name under which the guest finds the link among its virtio-serial ports.
 const LINK_PORT: &str = "org.pyro.agent.0";
@@ -50,6 +55,10 @@ const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resour
 /// The descriptors that the process inherits for a machine, by their numbers in the process.
 #[derive(Debug)]
 pub(crate) struct Descriptors {
+    pub(crate) memory: RawFd,
+    pub(crate) mapping: Mapping,
+    /// The saved devices that the machine goes on with; without them it boots.
+    pub(crate) devices: Option<RawFd>,
     pub(crate) kernel: RawFd,
     pub(crate) initramfs: RawFd,
     pub(crate) console: RawFd,
@@ -68,10 +77,13 @@ pub(crate) fn machine_arguments(
     let mut arguments = Arguments::default();
     arguments
         .option("-name", format!("pyro-{}", spec.id))
-        .option("-machine", GUEST_MACHINE)
+        .option("-machine", format!("{GUEST_MACHINE},{MEMORY_MACHINE}"))
         .all(accelerator_arguments(accelerator))
         .option("-smp", spec.vcpus.get())
         .option("-m", format!("{}M", spec.memory.get()))
+        .option("-object", memory(spec, fds))
+        // As `suppress-vmdesc`: there is no such section in what is loaded.
+        .option("-global", "migration.send-configuration=off")
         // QEMU opens these two anew by name. That follows the descriptor, not the path, so the directories on the way may be
         // closed to its user, but the files themselves must be readable to it. `/dev/fdset` is not understood here (7.2).
         .option("-kernel", format!("/dev/fd/{}", fds.kernel))
@@ -112,7 +124,23 @@ pub(crate) fn machine_arguments(
                 Properties::of("virtio-net-device").with("netdev", "net0"),
             ),
     };
+    if fds.devices.is_some() {
+        arguments.flag("-S").option("-incoming", "defer");
+    }
     arguments.words
+}
+
+/// The guest's memory. `/dev/fdset` is not understood here either (7.2).
+fn memory(spec: &MachineSpec, fds: &Descriptors) -> Properties {
+    let share = match fds.mapping {
+        Mapping::Shared => "on",
+        Mapping::CopyOnWrite => "off",
+    };
+    Properties::of("memory-backend-file")
+        .with("id", "memory")
+        .with("size", format!("{}M", spec.memory.get()))
+        .with("mem-path", format!("/dev/fd/{}", fds.memory))
+        .with("share", share)
 }
 
 /// The arguments that every QEMU of ours has: nothing by default, no way out, and the accelerator with its processor.
@@ -256,10 +284,22 @@ mod tests {
     }
 
     fn arguments(spec: &MachineSpec, accelerator: Accelerator) -> String {
+        let memory = (Mapping::Shared, None);
+        arguments_with(spec, accelerator, memory)
+    }
+
+    fn arguments_with(
+        spec: &MachineSpec,
+        accelerator: Accelerator,
+        (mapping, devices): (Mapping, Option<RawFd>),
+    ) -> String {
         let disks = (0..spec.disks.len())
             .map(|index| 20 + RawFd::try_from(index).unwrap())
             .collect();
         let fds = Descriptors {
+            memory: 15,
+            mapping,
+            devices,
             kernel: 10,
             initramfs: 11,
             console: 12,
@@ -280,6 +320,12 @@ mod tests {
     #[test]
     fn with_kvm() {
         insta::assert_snapshot!(arguments(&spec(), Accelerator::Kvm));
+    }
+
+    #[test]
+    fn restored() {
+        let memory = (Mapping::CopyOnWrite, Some(16));
+        insta::assert_snapshot!(arguments_with(&spec(), Accelerator::Tcg, memory));
     }
 
     #[test]

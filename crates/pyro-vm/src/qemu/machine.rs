@@ -4,14 +4,16 @@
 
 use super::args::{Descriptors, machine_arguments};
 use super::kvm::KvmDevice;
-use super::qmp::Qmp;
+use super::qmp::{Qmp, QmpError};
 use super::{Accelerator, Qemu};
 use crate::console::ConsoleLog;
 use crate::jail::{Jail, MachineUid};
-use crate::machine::{RunningMachine, StartError, StartOptions, Started, exit_reason};
+use crate::machine::{Begin, RunningMachine, StartError, StartOptions, Started, exit_reason};
+use crate::memory::GuestMemory;
 use crate::process;
 use crate::spec::{Access, Disk, MachineSpec};
 use rustix::fs::{FlockOperation, OFlags};
+use serde_json::json;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -22,17 +24,26 @@ use std::process::Stdio;
 use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
+use tokio::time::Instant;
+
+/// The state of a machine whose saved devices are being loaded.
+const LOADING: &str = "inmigrate";
 
 /// How long QEMU may take to end by itself after its control connection closed, and to die when killed.
 const END_DEADLINE: Duration = Duration::from_secs(1);
 
-/// Starts a machine and returns once QEMU answers, which is before the guest's first instruction.
+/// Time between two questions whether the saved devices are loaded, which takes some milliseconds.
+const LOAD_POLL: Duration = Duration::from_millis(1);
+
+/// Starts a machine and returns once QEMU answers, which is before the guest's first instruction. A machine that begins with
+/// saved devices stands still until [`RunningMachine::resume`].
 ///
 /// Must be called on a thread that lives as long as the machine: the kernel kills QEMU when that thread ends.
 pub async fn start(
     qemu: &Qemu,
     accelerator: Accelerator,
     spec: &MachineSpec,
+    begin: Begin,
     options: StartOptions,
 ) -> Result<Started, StartError> {
     spec.check()?;
@@ -45,7 +56,11 @@ pub async fn start(
         what: "make socket pairs",
         source,
     })?;
-    let descriptors = sockets.descriptors(&files);
+    let (memory, devices) = match begin {
+        Begin::Boot { memory } => (memory, None),
+        Begin::Restore { memory, devices } => (GuestMemory::copy_on_write(memory), Some(devices)),
+    };
+    let descriptors = sockets.descriptors(&files, &memory, devices.as_ref());
     let arguments = machine_arguments(spec, accelerator, &descriptors);
 
     let mut child = spawn(
@@ -82,13 +97,22 @@ pub async fn start(
         })
     };
     let (console, link) = (to_tokio(console)?, to_tokio(link)?);
-    match Qmp::connect(to_tokio(qmp)?, options.ready_within).await {
+    let until = Instant::now() + options.ready_within;
+    let connected = async {
+        let mut qmp = Qmp::connect(to_tokio(qmp)?, options.ready_within).await?;
+        if let Some(devices) = descriptors.devices {
+            load(&mut qmp, devices, until).await?;
+        }
+        Ok::<_, NotUp>(qmp)
+    };
+    match connected.await {
         Ok(qmp) => Ok(Started {
-            machine: RunningMachine::new(pid, start_time, child, qmp, stderr),
+            machine: RunningMachine::new(pid, start_time, child, qmp, stderr, memory),
             link,
             console,
         }),
-        Err(source) => {
+        Err(NotUp::Start(error)) => Err(error),
+        Err(NotUp::Qmp(source)) => {
             // A connection that closed means that QEMU is ending: its own words say why. It gets a moment to say them.
             if let Ok(Ok(status)) = tokio::time::timeout(END_DEADLINE, child.wait()).await {
                 let reason = exit_reason(status, &stderr).await;
@@ -99,6 +123,35 @@ pub async fn start(
             Err(StartError::Unresponsive { source })
         }
     }
+}
+
+/// Why QEMU is not up.
+enum NotUp {
+    Start(StartError),
+    Qmp(QmpError),
+}
+
+impl From<StartError> for NotUp {
+    fn from(error: StartError) -> Self {
+        Self::Start(error)
+    }
+}
+
+impl From<QmpError> for NotUp {
+    fn from(error: QmpError) -> Self {
+        Self::Qmp(error)
+    }
+}
+
+/// Has the saved devices loaded from the inherited descriptor `devices`.
+async fn load(qmp: &mut Qmp<UnixStream>, devices: RawFd, until: Instant) -> Result<(), QmpError> {
+    let left = || until.saturating_duration_since(Instant::now());
+    let uri = json!({ "uri": format!("fd:{devices}") });
+    qmp.execute("migrate-incoming", Some(uri), left()).await?;
+    while qmp.query_status(left()).await? == LOADING {
+        tokio::time::sleep(LOAD_POLL).await;
+    }
+    Ok(())
 }
 
 /// The group that lets the engine open `/dev/kvm`, or why nothing does.
@@ -265,8 +318,16 @@ impl Sockets {
         })
     }
 
-    fn descriptors(&self, files: &Files) -> Descriptors {
+    fn descriptors(
+        &self,
+        files: &Files,
+        memory: &GuestMemory,
+        devices: Option<&File>,
+    ) -> Descriptors {
         Descriptors {
+            memory: memory.file().as_raw_fd(),
+            mapping: memory.mapping(),
+            devices: devices.map(AsRawFd::as_raw_fd),
             kernel: files.kernel.as_raw_fd(),
             initramfs: files.initramfs.as_raw_fd(),
             console: self.theirs.console.as_raw_fd(),
@@ -279,6 +340,9 @@ impl Sockets {
 
 fn inherited(descriptors: &Descriptors) -> Vec<RawFd> {
     let Descriptors {
+        memory,
+        mapping: _,
+        devices,
         kernel,
         initramfs,
         console,
@@ -286,8 +350,9 @@ fn inherited(descriptors: &Descriptors) -> Vec<RawFd> {
         qmp,
         disks,
     } = descriptors;
-    [*kernel, *initramfs, *console, *link, *qmp]
+    [*memory, *kernel, *initramfs, *console, *link, *qmp]
         .into_iter()
+        .chain(*devices)
         .chain(disks.iter().copied())
         .collect()
 }

@@ -3,11 +3,16 @@
 //! Owns one connection: greeting, negotiation, commands with ids and deadlines, a bounded list of events. Never retries: a
 //! connection that failed once is of no more use. The other end runs a guest, so its lines are bounded.
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
-use std::io;
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
+use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 /// Longest line that is taken. The longest answer to a command of ours has a few hundred bytes.
@@ -15,6 +20,9 @@ const MAX_LINE_BYTES: usize = 64 * 1024;
 
 /// Events kept until somebody asks; older ones are dropped.
 const MAX_EVENTS: usize = 64;
+
+/// The set of descriptors that the devices are saved through. Disks have the sets from 1 on.
+const SAVE_SET: u32 = 1000;
 
 /// Longest name of an event or class of an error that is kept.
 const MAX_NAME_BYTES: usize = 256;
@@ -58,6 +66,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Qmp<S> {
         }
     }
 
+    /// Stops the virtual processors; what the guest has written to its disks is with the host then.
+    pub async fn stop(&mut self, deadline: Duration) -> Result<(), QmpError> {
+        self.execute("stop", None, deadline).await.map(drop)
+    }
+
+    /// Lets the virtual processors run on.
+    pub async fn cont(&mut self, deadline: Duration) -> Result<(), QmpError> {
+        self.execute("cont", None, deadline).await.map(drop)
+    }
+
     /// Tells QEMU to end. It answers before it does; a connection that closes instead of an answer counts as one.
     pub async fn quit(&mut self, deadline: Duration) -> Result<(), QmpError> {
         match self.execute("quit", None, deadline).await {
@@ -88,20 +106,41 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Qmp<S> {
         arguments: Option<Value>,
         until: Instant,
     ) -> Result<Value, QmpError> {
+        let (id, line) = self.request(command, arguments);
+        self.write_until(line.as_bytes(), command, until).await?;
+        self.answer_to(id, command, until).await
+    }
+
+    /// The next request with its id, as a line.
+    fn request(&mut self, command: &str, arguments: Option<Value>) -> (u64, String) {
         self.next_id += 1;
-        let id = self.next_id;
-        let mut request = json!({ "execute": command, "id": id });
+        let mut request = json!({ "execute": command, "id": self.next_id });
         if let Some(arguments) = arguments {
             request["arguments"] = arguments;
         }
-        let mut line = request.to_string();
-        line.push('\n');
-        tokio::time::timeout_at(until, self.stream.write_all(line.as_bytes()))
+        (self.next_id, format!("{request}\n"))
+    }
+
+    async fn write_until(
+        &mut self,
+        bytes: &[u8],
+        command: &str,
+        until: Instant,
+    ) -> Result<(), QmpError> {
+        tokio::time::timeout_at(until, self.stream.write_all(bytes))
             .await
             .map_err(|_| QmpError::Timeout {
                 waited_for: command.to_owned(),
             })?
-            .map_err(closed_or)?;
+            .map_err(closed_or)
+    }
+
+    async fn answer_to(
+        &mut self,
+        id: u64,
+        command: &str,
+        until: Instant,
+    ) -> Result<Value, QmpError> {
         loop {
             let answer = self.read_value(until, command).await?;
             if let Some(event) = answer.get("event").and_then(Value::as_str) {
@@ -153,6 +192,58 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Qmp<S> {
                 return Err(QmpError::Closed);
             }
         }
+    }
+}
+
+impl Qmp<UnixStream> {
+    /// Writes the state of every device, but neither memory nor disks, to `to`, which is open for writing only. The machine
+    /// must stand still.
+    pub async fn save_devices(&mut self, to: &File, deadline: Duration) -> Result<(), QmpError> {
+        let until = Instant::now() + deadline;
+        let add = json!({ "fdset-id": SAVE_SET });
+        self.send_with("add-fd", add, to, until).await?;
+        // The name is history; what it does is what is needed. `live` would give up the disks.
+        let save = json!({ "filename": format!("/dev/fdset/{SAVE_SET}"), "live": false });
+        let saved = self
+            .execute_until("xen-save-devices-state", Some(save), until)
+            .await;
+        let remove = json!({ "fdset-id": SAVE_SET });
+        let removed = self.execute_until("remove-fd", Some(remove), until).await;
+        saved.and(removed).map(drop)
+    }
+
+    /// Runs a command that comes with a descriptor.
+    async fn send_with(
+        &mut self,
+        command: &str,
+        arguments: Value,
+        descriptor: &File,
+        until: Instant,
+    ) -> Result<Value, QmpError> {
+        let (id, line) = self.request(command, Some(arguments));
+        let send = self.stream.async_io(Interest::WRITABLE, || {
+            let descriptors = [descriptor.as_fd()];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+            let line = [IoSlice::new(line.as_bytes())];
+            Ok(sendmsg(
+                &self.stream,
+                &line,
+                &mut ancillary,
+                SendFlags::NOSIGNAL,
+            )?)
+        });
+        let sent = tokio::time::timeout_at(until, send)
+            .await
+            .map_err(|_| QmpError::Timeout {
+                waited_for: command.to_owned(),
+            })?
+            .map_err(closed_or)?;
+        // The descriptor went with the first byte.
+        self.write_until(&line.as_bytes()[sent..], command, until)
+            .await?;
+        self.answer_to(id, command, until).await
     }
 }
 

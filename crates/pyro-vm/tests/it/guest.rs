@@ -1,8 +1,8 @@
 //! A guest of 60 bytes and a machine around it.
 
 use pyro_vm::{
-    Accelerator, Access, Disk, DiskId, MachineId, MachineSpec, MachineUid, MemoryMib, Network,
-    Qemu, StartError, StartOptions, Started, Vcpus, start,
+    Accelerator, Access, Begin, Disk, DiskId, GuestMemory, MachineId, MachineSpec, MachineUid,
+    MemoryMib, Network, Qemu, StartError, StartOptions, Started, Vcpus, start,
 };
 use std::ffi::OsStr;
 use std::io::Write;
@@ -77,10 +77,20 @@ impl World {
     }
 
     pub(crate) async fn start(&self, spec: &MachineSpec) -> Result<Started, StartError> {
+        let memory = GuestMemory::unnamed(spec.memory).unwrap();
+        self.begin(spec, Begin::Boot { memory }).await
+    }
+
+    pub(crate) async fn begin(
+        &self,
+        spec: &MachineSpec,
+        begin: Begin,
+    ) -> Result<Started, StartError> {
         start(
             &qemu(),
             Accelerator::Tcg,
             spec,
+            begin,
             options(self.folder.path(), 7),
         )
         .await

@@ -235,10 +235,13 @@ async fn root_needs_a_uid_and_others_must_not_have_one() {
         Some(_) => None,
         None => Some(pyro_vm::MachineUid::for_slot(7)),
     };
+    let memory = pyro_vm::GuestMemory::unnamed(world.spec("aaaaaaaaaa09").memory).unwrap();
+    let begin = pyro_vm::Begin::Boot { memory };
     let error = start(
         &qemu(),
         Accelerator::Tcg,
         &world.spec("aaaaaaaaaa09"),
+        begin,
         options,
     )
     .await

@@ -9,3 +9,4 @@ mod guest;
 mod machine;
 mod probe;
 mod qmp;
+mod restore;

@@ -224,7 +224,7 @@ fn failed_write(path: &Path, source: io::Error) -> DiskError {
     }
 }
 
-fn is_full(error: &io::Error) -> bool {
+pub(crate) fn is_full(error: &io::Error) -> bool {
     [Errno::NOSPC, Errno::DQUOT]
         .map(Errno::raw_os_error)
         .map(Some)

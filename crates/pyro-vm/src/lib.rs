@@ -17,6 +17,7 @@ pub mod memory;
 pub mod probe;
 pub mod process;
 pub mod qemu;
+pub mod snapshot;
 pub mod spec;
 
 pub use jail::MachineUid;

@@ -1,0 +1,347 @@
+//! What a snapshot depends on: a machine restored on anything else would crash, or worse, not crash.
+//!
+//! Owns the list of facts and their comparison. Never decides what follows from a difference.
+
+use crate::qemu::{Accelerator, EngineIdentity, Qemu};
+use crate::spec::{Access, MachineSpec, Network};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::fmt;
+use std::io::Read;
+
+/// Changes whenever machines are made differently in a way that no other fact shows, as by another argument of the engine.
+const FORM: u32 = 1;
+
+/// Most that is read of `/proc/cpuinfo`: the first processor has about 2 KB.
+const MAX_CPUINFO_BYTES: u64 = 64 * 1024;
+
+/// What only the caller knows of a machine's files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Digest of the root image.
+    pub root: String,
+    /// Digest of the kernel.
+    pub kernel: String,
+    /// What tells the initial file system, and so the agent, from others.
+    pub initramfs: String,
+}
+
+/// Everything that must be the same for a snapshot to be restored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    form: u32,
+    engine: String,
+    engine_program: EngineIdentity,
+    cpu: HostCpu,
+    origin: Origin,
+    vcpus: u8,
+    memory_mib: u32,
+    network: String,
+    disks: Vec<String>,
+    arguments: Vec<String>,
+}
+
+impl Facts {
+    /// The facts of a machine on this host.
+    pub fn of(spec: &MachineSpec, qemu: &Qemu, accelerator: Accelerator, origin: Origin) -> Self {
+        let disks = spec.disks.iter().map(|disk| match disk.access {
+            Access::ReadOnly => format!("{}, read-only", disk.id),
+            Access::ReadWrite => disk.id.to_string(),
+        });
+        Self {
+            form: FORM,
+            engine: format!("qemu-{accelerator}"),
+            engine_program: qemu.identity().clone(),
+            cpu: match accelerator {
+                Accelerator::Kvm => HostCpu::read(),
+                Accelerator::Tcg => HostCpu::emulated(),
+            },
+            origin,
+            vcpus: spec.vcpus.get(),
+            memory_mib: spec.memory.get(),
+            network: match spec.network {
+                Network::Off => "off".into(),
+                Network::User => "user".into(),
+            },
+            disks: disks.collect(),
+            arguments: spec
+                .cmdline
+                .iter()
+                .map(|word| word.as_str().to_owned())
+                .collect(),
+        }
+    }
+
+    /// A name for machines of these facts: equal for equal ones, 16 hexadecimal digits.
+    pub fn key(&self) -> String {
+        let text = serde_json::to_vec(self).expect("facts are plain data");
+        hexadecimal(&Sha256::digest(text)[..8])
+    }
+
+    /// How many MiB of memory the machine has.
+    pub fn memory_mib(&self) -> u32 {
+        self.memory_mib
+    }
+
+    /// How many virtual processors the machine has.
+    pub fn vcpus(&self) -> u8 {
+        self.vcpus
+    }
+
+    /// The engine's name.
+    pub fn engine(&self) -> &str {
+        &self.engine
+    }
+
+    /// The first fact in which `now` differs.
+    pub fn difference(&self, now: &Self) -> Option<Difference> {
+        let Self {
+            form,
+            engine,
+            engine_program,
+            cpu,
+            origin,
+            vcpus,
+            memory_mib,
+            network,
+            disks,
+            arguments,
+        } = self;
+        let pairs = [
+            (
+                "form of the snapshot",
+                form.to_string(),
+                now.form.to_string(),
+            ),
+            ("engine", engine.clone(), now.engine.clone()),
+            (
+                "engine's program",
+                program(engine_program),
+                program(&now.engine_program),
+            ),
+            ("processor", cpu.to_string(), now.cpu.to_string()),
+            ("root image", origin.root.clone(), now.origin.root.clone()),
+            ("kernel", origin.kernel.clone(), now.origin.kernel.clone()),
+            (
+                "agent",
+                origin.initramfs.clone(),
+                now.origin.initramfs.clone(),
+            ),
+            (
+                "number of virtual processors",
+                vcpus.to_string(),
+                now.vcpus.to_string(),
+            ),
+            (
+                "memory in MiB",
+                memory_mib.to_string(),
+                now.memory_mib.to_string(),
+            ),
+            ("network", network.clone(), now.network.clone()),
+            ("disks", disks.join("; "), now.disks.join("; ")),
+            (
+                "kernel arguments",
+                arguments.join(" "),
+                now.arguments.join(" "),
+            ),
+        ];
+        let (what, then, now) = pairs.into_iter().find(|(_, then, now)| then != now)?;
+        Some(Difference { what, then, now })
+    }
+}
+
+fn program(identity: &EngineIdentity) -> String {
+    format!(
+        "{} ({} bytes, of {} ns)",
+        identity.path.display(),
+        identity.size,
+        identity.modified_ns
+    )
+}
+
+/// A fact that is not what it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// Which.
+    pub what: &'static str,
+    /// What it was.
+    pub then: String,
+    /// What it is.
+    pub now: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            out,
+            "its {} was `{}` and is now `{}`",
+            self.what, self.then, self.now
+        )
+    }
+}
+
+/// The processor that a guest sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostCpu {
+    model: String,
+    /// Digest of the features, the microcode among them.
+    features: String,
+}
+
+impl HostCpu {
+    /// The processor of this host.
+    pub fn read() -> Self {
+        let mut text = String::new();
+        if let Ok(file) = std::fs::File::open("/proc/cpuinfo") {
+            // What cannot be read is a processor like any other that cannot be read.
+            let _ = file.take(MAX_CPUINFO_BYTES).read_to_string(&mut text);
+        }
+        Self::parse(&text)
+    }
+
+    /// The one that the emulator makes up, whatever the host's.
+    fn emulated() -> Self {
+        Self {
+            model: "emulated".into(),
+            features: String::new(),
+        }
+    }
+
+    fn parse(cpuinfo: &str) -> Self {
+        let first = cpuinfo.split("\n\n").next().unwrap_or_default();
+        let field = |name: &str| {
+            first
+                .lines()
+                .filter_map(|line| line.split_once(':'))
+                .find(|(key, _)| key.trim() == name)
+                .map_or("", |(_, value)| value.trim())
+        };
+        let told = [
+            "vendor_id",
+            "cpu family",
+            "model",
+            "stepping",
+            "microcode",
+            "flags",
+        ];
+        let features: Vec<&str> = told.iter().map(|name| field(name)).collect();
+        Self {
+            model: field("model name").to_owned(),
+            features: hexadecimal(&Sha256::digest(features.join("\n"))[..8]),
+        }
+    }
+}
+
+impl fmt::Display for HostCpu {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.features.as_str() {
+            "" => out.write_str(&self.model),
+            features => write!(out, "{} (features {features})", self.model),
+        }
+    }
+}
+
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+    use fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("writing to a string cannot fail");
+        text
+    })
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::snapshot) fn facts() -> Facts {
+        Facts {
+            form: FORM,
+            engine: "qemu-tcg".into(),
+            engine_program: EngineIdentity {
+                path: "/usr/bin/qemu".into(),
+                size: 1,
+                modified_ns: 2,
+            },
+            cpu: HostCpu::emulated(),
+            origin: Origin {
+                root: "r".into(),
+                kernel: "k".into(),
+                initramfs: "i".into(),
+            },
+            vcpus: 1,
+            memory_mib: 256,
+            network: "off".into(),
+            disks: vec!["root, read-only".into(), "upper".into()],
+            arguments: vec!["pyro.root=root".into()],
+        }
+    }
+
+    type Change = (&'static str, fn(&mut Facts));
+
+    #[test]
+    fn every_fact_makes_a_difference() {
+        let then = facts();
+        assert_eq!(then.difference(&facts()), None);
+        assert_eq!(then.key(), facts().key());
+        let changes: [Change; 14] = [
+            ("form of the snapshot", |facts| {
+                facts.form += 1;
+            }),
+            ("engine", |facts| {
+                facts.engine = "qemu-kvm".into();
+            }),
+            ("engine's program", |facts| {
+                facts.engine_program.modified_ns += 1;
+            }),
+            ("engine's program", |facts| {
+                facts.engine_program.size += 1;
+            }),
+            ("engine's program", |facts| {
+                facts.engine_program.path = "/q".into();
+            }),
+            ("processor", |facts| {
+                facts.cpu.features = "x".into();
+            }),
+            ("root image", |facts| {
+                facts.origin.root = "x".into();
+            }),
+            ("kernel", |facts| {
+                facts.origin.kernel = "x".into();
+            }),
+            ("agent", |facts| {
+                facts.origin.initramfs = "x".into();
+            }),
+            ("number of virtual processors", |facts| {
+                facts.vcpus += 1;
+            }),
+            ("memory in MiB", |facts| {
+                facts.memory_mib += 1;
+            }),
+            ("network", |facts| {
+                facts.network = "user".into();
+            }),
+            ("disks", |facts| {
+                facts.disks.reverse();
+            }),
+            ("kernel arguments", |facts| {
+                facts.arguments.clear();
+            }),
+        ];
+        for (what, change) in changes {
+            let mut now = facts();
+            change(&mut now);
+            assert_eq!(then.difference(&now).unwrap().what, what);
+            assert_ne!(then.key(), now.key(), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_processor_is_told_by_its_features() {
+        let text = "processor\t: 0\nvendor_id\t: X\nmodel name\t: Y 3000\nflags\t\t: a b\n\nprocessor\t: 1\n";
+        let one = HostCpu::parse(text);
+        assert_eq!(one.model, "Y 3000");
+        assert_eq!(one, HostCpu::parse(&text.replace(": 1\n", ": 2\n")));
+        assert_ne!(one, HostCpu::parse(&text.replace("a b", "a b c")));
+        assert!(!HostCpu::read().model.is_empty());
+    }
+}

@@ -1,0 +1,37 @@
+//! Snapshots: a paused machine in a directory.
+//!
+//! ```text
+//! memory         the guest's memory, sparse
+//! devices        the state of the engine's devices
+//! upper.ext4     the guest's disk, sparse
+//! snapshot.json  what it is a snapshot of, and what its files hold: written last
+//! ```
+//!
+//! Owns the form of that directory: writing it so that it is whole or not there ([`seal`]), and trusting what is found only
+//! as far as it is what was written ([`Snapshot::open`]). Never pauses a machine and never starts one.
+//!
+//! A snapshot decides what a machine does, so it is believed only in a directory that nobody else can write to, and only if
+//! its files have the digests that were written down. Reading them takes long, so the digests are taken again only when the
+//! files' inode, size or times are not those of the last time, or when the host was started since. A change time cannot be
+//! set back without the rights of root.
+
+mod digest;
+mod error;
+mod facts;
+mod manifest;
+
+pub use error::SnapshotError;
+pub use facts::{Difference, Facts, HostCpu, Origin};
+pub use manifest::{Durability, Snapshot, seal};
+
+/// Name of the file with the guest's memory.
+pub const MEMORY_FILE: &str = "memory";
+
+/// Name of the file with the state of the devices.
+pub const DEVICES_FILE: &str = "devices";
+
+/// Name of the file with the guest's disk.
+pub const DISK_FILE: &str = "upper.ext4";
+
+/// Name of the file that says what the others are.
+pub const MANIFEST_FILE: &str = "snapshot.json";

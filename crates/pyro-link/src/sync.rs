@@ -4,6 +4,9 @@
 //! side may trust what it reads first. Host says `H <nonce>`, guest answers `G <nonce>`,
 //! host confirms `S <nonce>`; each side drops everything else. The host repeats itself with
 //! a new nonce until it is answered, so a guest that is not up yet costs nothing.
+//!
+//! A guest that goes on from a snapshot may be in the middle of the session of whoever was
+//! captured. [`with_restored`] ends that one first.
 
 use std::time::Duration;
 
@@ -12,6 +15,21 @@ use tokio::time::timeout;
 
 /// How long the host waits for an answer before it says hello again.
 const REPEAT_AFTER: Duration = Duration::from_secs(1);
+
+/// How long the host waits for an answer of a guest that is up, before it says hello again.
+const REPEAT_TO_RESTORED: Duration = Duration::from_millis(20);
+
+/// So often that it is certain that the guest waits for the end of a frame.
+const ATTEMPTS_BEFORE_FLOOD: u32 = 20;
+
+/// A byte that begins no frame, because there is no such version.
+const NO_FRAME: u8 = 0xff;
+
+/// Bytes of a frame's header.
+const HEADER: usize = 12;
+
+/// Completes the longest frame that could have been cut.
+const FLOOD: usize = 256 * 1024;
 
 const PREFIX: &[u8] = b"\0PYRO-LINK-1 ";
 /// After the prefix: a letter, a space, 16 hexadecimal digits and a newline.
@@ -27,25 +45,57 @@ where
 {
     let mut scanner = Scanner::default();
     let mut attempt = nonce;
-    loop {
-        carrier.write_all(&message(Side::Host, attempt)).await?;
-        carrier.flush().await?;
-        let answered = timeout(REPEAT_AFTER, async {
-            loop {
-                if scanner.next(carrier).await? == (Side::Guest, attempt) {
-                    return std::io::Result::Ok(());
-                }
-            }
-        })
-        .await;
-        match answered {
-            Ok(result) => {
-                result?;
-                carrier.write_all(&message(Side::Start, attempt)).await?;
-                return carrier.flush().await;
-            }
-            Err(_) => attempt = attempt.wrapping_add(1),
+    while !greet(carrier, &mut scanner, attempt, REPEAT_AFTER).await? {
+        attempt = attempt.wrapping_add(1);
+    }
+    carrier.write_all(&message(Side::Start, attempt)).await?;
+    carrier.flush().await
+}
+
+/// Starts a session with a guest that goes on from a snapshot. What it holds of an earlier
+/// session ends: between two frames by bytes that begin none, and in the middle of one, where
+/// the host of that session saw to it that this does not happen, after as many as complete it.
+pub async fn with_restored<T>(carrier: &mut T, nonce: u64) -> std::io::Result<()>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut scanner = Scanner::default();
+    let mut attempt = nonce;
+    for tried in 0.. {
+        let length = if tried == ATTEMPTS_BEFORE_FLOOD {
+            FLOOD
+        } else {
+            HEADER
+        };
+        carrier.write_all(&vec![NO_FRAME; length]).await?;
+        if greet(carrier, &mut scanner, attempt, REPEAT_TO_RESTORED).await? {
+            break;
         }
+        attempt = attempt.wrapping_add(1);
+    }
+    carrier.write_all(&message(Side::Start, attempt)).await?;
+    carrier.flush().await
+}
+
+/// Says hello once; whether the guest answered in time.
+async fn greet<T>(
+    carrier: &mut T,
+    scanner: &mut Scanner,
+    nonce: u64,
+    deadline: Duration,
+) -> std::io::Result<bool>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    carrier.write_all(&message(Side::Host, nonce)).await?;
+    carrier.flush().await?;
+    let answered = timeout(deadline, async {
+        while scanner.next(carrier).await? != (Side::Guest, nonce) {}
+        std::io::Result::Ok(())
+    });
+    match answered.await {
+        Ok(result) => result.map(|()| true),
+        Err(_) => Ok(false),
     }
 }
 
@@ -176,6 +226,50 @@ mod tests {
         let mut bytes = [0; 4];
         guest.read_exact(&mut bytes).await.unwrap();
         assert_eq!(&bytes, b"next");
+    }
+
+    /// A guest that is in the middle of a session, `cut` bytes into what its host wrote last.
+    async fn restored_after(cut: usize) {
+        use crate::Session;
+        let (mut host, guest) = tokio::io::duplex(1024 * 1024);
+        let mut frame = vec![0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0x40, 0];
+        frame.resize(HEADER + 0x4000, b'x');
+        host.write_all(&frame[..cut]).await.unwrap();
+        let agent = async move {
+            let mut carrier = guest;
+            let (session, _opener, incoming) = Session::guest(&mut carrier);
+            let ended = session.run().await;
+            assert!(ended.is_err());
+            drop(incoming);
+            as_guest(&mut carrier).await.unwrap();
+            let (session, _opener, mut incoming) = Session::guest(&mut carrier);
+            tokio::select! {
+                _ = session.run() => panic!("the new session ended"),
+                stream = incoming.next() => {
+                    assert_eq!(stream.unwrap().read_u8().await.unwrap(), b'!');
+                }
+            }
+        };
+        let supervisor = async move {
+            with_restored(&mut host, 5).await.unwrap();
+            let (session, opener, _incoming) = Session::host(host);
+            let session = tokio::spawn(session.run());
+            let mut stream = opener.open().await.unwrap();
+            stream.write_all(b"!").await.unwrap();
+            stream.flush().await.unwrap();
+            let _ = session.await;
+        };
+        tokio::select! {
+            () = agent => {}
+            () = supervisor => panic!("the host's session ended first"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_restored_guest_gives_up_the_session_it_was_in() {
+        for cut in [0, 1, 11, 12, 13, 5_000, HEADER + 0x4000] {
+            restored_after(cut).await;
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -143,6 +143,9 @@ pub(crate) struct RunArgs {
     /// Time to live of the machine
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     pub(crate) ttl_seconds: u64,
+    /// Boot the machine, even if a copy of one that has booted could be had at once
+    #[arg(long)]
+    pub(crate) cold: bool,
     /// Give the guest a network
     #[arg(long)]
     pub(crate) network: bool,
@@ -453,6 +456,8 @@ pub(crate) enum SuperviseCommand {
     Probe,
     /// Clear away machines whose supervisor died
     Sweep,
+    /// List templates, and remove some
+    Templates,
 }
 
 /// A number of days, hours, minutes or seconds.

@@ -12,6 +12,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::code::ErrorCode;
 
+mod snapshot;
+
+pub use snapshot::{
+    ControlReply, SnapshotMade, Start, StartKind, TemplateListing, TemplatesOrder, TemplatesReport,
+    TemplatesToRemove,
+};
+
 /// Longest line on the owner channel or the control socket, in bytes.
 pub const MAX_LINE: usize = 1024 * 1024;
 
@@ -49,6 +56,8 @@ pub struct MachineOrder {
     pub initramfs: PathBuf,
     /// What the machine is for.
     pub role: Role,
+    /// How it begins.
+    pub start: Start,
     /// Whether the guest gets a user-mode network card.
     pub network: bool,
     /// The machine ends this many milliseconds after it was ordered.
@@ -100,6 +109,10 @@ pub enum Role {
     Environment {
         /// The root image.
         root_image: PathBuf,
+        /// Digest of the root image.
+        root_digest: String,
+        /// Digest of the guest kernel.
+        kernel_digest: String,
         /// Size of the fresh disk in MiB; it is sparse.
         upper_mib: u32,
         /// A file that the supervisor holds locked shared as long as it lives, so that nobody
@@ -133,7 +146,7 @@ pub enum Lease {
 pub enum Event {
     /// The next stage of the start begins.
     Phase {
-        /// `engine`, `disk`, `boot`.
+        /// `engine`, `template`, `disk`, `boot`, `restore`.
         phase: String,
     },
     /// The agent said hello; the machine is ready for work.
@@ -160,9 +173,14 @@ pub struct Ready {
     pub vmm_pid: u32,
     /// Milliseconds from the supervisor's start to the VMM's.
     pub prepare_ms: u64,
-    /// Milliseconds from the VMM's start to the agent's hello.
+    /// How the machine began.
+    pub started: StartKind,
+    /// Why it did not begin from a template although it was to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_warm: Option<String>,
+    /// Milliseconds from the VMM's start until the agent was ready for work.
     pub boot_ms: u64,
-    /// Where the guest's own boot time went.
+    /// Where the guest's own boot time went; that of the machine it goes on from, if any.
     pub guest_boot: crate::request::BootTimes,
     /// The guest kernel's release.
     pub kernel: String,
@@ -248,14 +266,26 @@ impl FailureCause {
     }
 }
 
-/// What may be asked of a running supervisor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What may be asked of a running supervisor. On the control socket everything but a stop is
+/// answered by a [`ControlReply`]; on the owner channel nothing is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "request")]
 pub enum ControlRequest {
     /// End the machine. Answered by [`Event::Ended`] when nothing of it is left.
     Stop {
         /// Let the guest sync and power off instead of cutting it.
         orderly: bool,
+    },
+    /// Let the guest stand still.
+    Pause,
+    /// Let a paused guest run on, with the right time.
+    Resume,
+    /// Make a snapshot of the machine, which runs on.
+    Snapshot {
+        /// Where: a directory that does not exist, in one of this user's.
+        directory: PathBuf,
+        /// Whether it need not outlive this start of the host. Then nothing waits for the disk.
+        passing: bool,
     },
 }
 
@@ -274,6 +304,10 @@ pub struct Journal {
     pub uid_slot: Option<u32>,
     /// The VMM, once it runs.
     pub vmm: Option<VmmIdentity>,
+    /// Directories in which something is being made that is not finished: to be removed with
+    /// the machine. Their names contain its id.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unfinished: Vec<PathBuf>,
     /// Unix seconds of the order.
     pub created_at: u64,
     /// Unix seconds at which the machine ends.

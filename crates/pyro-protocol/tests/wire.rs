@@ -25,9 +25,9 @@ use pyro_protocol::service::{
     ServiceName, ServiceRecord, ServiceState, ServiceWaited, StopReason, WaitedReason,
 };
 use pyro_protocol::supervise::{
-    ControlRequest, EndReason, EngineChoice, EngineFinding, Event, Failure, FailureCause, Journal,
-    Lease, MachineOrder, ProbeOrder, ProbeReport, Ready, Role, SweepOrder, SweepReport,
-    SweptMachine, VmmIdentity,
+    ControlReply, ControlRequest, EndReason, EngineChoice, EngineFinding, Event, Failure,
+    FailureCause, Journal, Lease, MachineOrder, ProbeOrder, ProbeReport, Ready, Role, SnapshotMade,
+    Start, StartKind, SweepOrder, SweepReport, SweptMachine, VmmIdentity,
 };
 use serde::Serialize;
 
@@ -196,8 +196,15 @@ fn the_supervisors_messages() {
         initramfs: "/i".into(),
         role: Role::Environment {
             root_image: "/r".into(),
+            root_digest: "d".into(),
+            kernel_digest: "k".into(),
             upper_mib: 1,
             use_lock: "/u".into(),
+        },
+        start: Start::Warm {
+            templates_dir: "/w".into(),
+            max_bytes: 1,
+            environment: "e".into(),
         },
         network: false,
         ttl_ms: 1,
@@ -220,6 +227,8 @@ fn the_supervisors_messages() {
         engine: EngineChoice::QemuTcg,
         vmm_pid: 1,
         prepare_ms: 2,
+        started: StartKind::Made,
+        not_warm: Some("n".into()),
         boot_ms: 3,
         guest_boot: BootTimes::default(),
         kernel: "6.1".into(),
@@ -257,14 +266,43 @@ fn the_supervisors_messages() {
             },
         ),
         json("ready", &Event::Ready(ready)),
-        json("failed", &Event::Failed(failure)),
+        json("failed", &Event::Failed(failure.clone())),
         json(
             "ended",
             &Event::Ended {
                 reason: EndReason::OwnerGone,
             },
         ),
+        json("cold", &Start::Cold),
+        json(
+            "from a snapshot",
+            &Start::Snapshot {
+                directory: "/s".into(),
+                or_boot: true,
+            },
+        ),
         json("stop", &ControlRequest::Stop { orderly: true }),
+        json("pause", &ControlRequest::Pause),
+        json("resume", &ControlRequest::Resume),
+        json(
+            "snapshot",
+            &ControlRequest::Snapshot {
+                directory: "/s".into(),
+                passing: true,
+            },
+        ),
+        json("paused", &ControlReply::Paused),
+        json("resumed", &ControlReply::Resumed),
+        json(
+            "snapshot made",
+            &ControlReply::Snapshot(SnapshotMade {
+                directory: "/s".into(),
+                bytes: 1,
+                paused_ms: 2,
+                took_ms: 3,
+            }),
+        ),
+        json("refused", &ControlReply::Refused(failure)),
         json(
             "journal",
             &Journal {
@@ -277,6 +315,7 @@ fn the_supervisors_messages() {
                     pid: 1,
                     start_time: 2,
                 }),
+                unfinished: vec!["/t/.partial-0".into()],
                 created_at: 1,
                 expires_at: 2,
             },

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use pyro_link::Opener;
 use pyro_protocol::code::ErrorReply;
 use pyro_protocol::request::Hello;
@@ -37,18 +39,52 @@ pub(crate) async fn ping(link: &Opener, deadline: Duration) -> Result<(), CallEr
         .map(drop)
 }
 
-pub(crate) async fn set_clock(
+/// What a guest is given when it begins to work, or goes on.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct NewLife {
+    /// Random bytes for its entropy pool.
+    pub(crate) seed: Option<[u8; 32]>,
+    /// 32 hexadecimal digits.
+    pub(crate) machine_id: Option<String>,
+    pub(crate) hostname: Option<String>,
+}
+
+/// Thaws what is frozen, sets the clock, and gives the guest what `life` has.
+pub(crate) async fn revive(
     link: &Opener,
     unix_ns: u64,
+    life: &NewLife,
     deadline: Duration,
 ) -> Result<(), CallError> {
-    call::<Value>(
-        link,
-        json!({"action": "set_clock", "unix_ns": unix_ns}),
-        deadline,
-    )
-    .await
-    .map(drop)
+    let request = json!({
+        "action": "revive",
+        "unix_ns": unix_ns,
+        "seed_b64": life.seed.map(|seed| STANDARD.encode(seed)),
+        "machine_id": life.machine_id,
+        "hostname": life.hostname,
+    });
+    call::<Value>(link, request, deadline).await.map(drop)
+}
+
+/// Lets nothing write to the guest's disks, for `hold` at the most.
+pub(crate) async fn freeze(
+    link: &Opener,
+    hold: Duration,
+    deadline: Duration,
+) -> Result<(), CallError> {
+    let max_ms = u64::try_from(hold.as_millis()).unwrap_or(u64::MAX);
+    let request = json!({"action": "freeze", "max_ms": max_ms});
+    call::<Value>(link, request, deadline).await.map(drop)
+}
+
+/// Runs a command and forgets it.
+pub(crate) async fn exec(
+    link: &Opener,
+    command: &str,
+    deadline: Duration,
+) -> Result<(), CallError> {
+    let request = json!({"command": command, "timeout_seconds": deadline.as_secs()});
+    call::<Value>(link, request, deadline).await.map(drop)
 }
 
 pub(crate) async fn power_off(link: &Opener, deadline: Duration) -> Result<(), CallError> {

@@ -4,11 +4,12 @@
 use std::io;
 use std::time::Duration;
 
-use pyro_protocol::supervise::{ControlRequest, Event, MAX_LINE};
+use pyro_protocol::supervise::{ControlReply, ControlRequest, Event, MAX_LINE};
+use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 /// Longest wait for a client that does not read its events.
@@ -20,8 +21,8 @@ const QUEUE: usize = 16;
 /// What comes in.
 #[derive(Debug)]
 pub(crate) enum Heard {
-    /// A request, over whichever channel.
-    Request(ControlRequest),
+    /// A request, over whichever channel, and where its answer goes, if to anywhere.
+    Request(ControlRequest, Option<oneshot::Sender<ControlReply>>),
     /// The owner channel ended.
     OwnerGone,
 }
@@ -57,7 +58,7 @@ impl Owner {
             while let Ok(Some(line)) = read_line(&mut reader).await {
                 // A line that is no request is a newer client's: not ours to fail on.
                 if let Ok(request) = serde_json::from_slice(&line) {
-                    let _ = to.send(Heard::Request(request)).await;
+                    let _ = to.send(Heard::Request(request, None)).await;
                 }
             }
             let _ = to.send(Heard::OwnerGone).await;
@@ -79,7 +80,7 @@ pub(crate) struct EventSender {
 
 impl EventSender {
     pub(crate) async fn send(&mut self, event: &Event) {
-        let _ = timeout(SEND_DEADLINE, write_event(&mut self.writer, event)).await;
+        let _ = timeout(SEND_DEADLINE, write_line(&mut self.writer, event)).await;
     }
 }
 
@@ -97,8 +98,14 @@ pub(crate) async fn serve_control(
             let mut reader = BufReader::new(reader);
             let hear = async {
                 while let Ok(Some(line)) = read_line(&mut reader).await {
-                    if let Ok(request) = serde_json::from_slice(&line) {
-                        let _ = requests.send(Heard::Request(request)).await;
+                    let Ok(request) = serde_json::from_slice(&line) else {
+                        continue;
+                    };
+                    let (reply, answer) = oneshot::channel();
+                    let _ = requests.send(Heard::Request(request, Some(reply))).await;
+                    // A stop is answered by the end; whatever else is not, too.
+                    if let Ok(answer) = answer.await {
+                        let _ = timeout(SEND_DEADLINE, write_line(&mut writer, &answer)).await;
                     }
                 }
             };
@@ -109,20 +116,19 @@ pub(crate) async fn serve_control(
                     .ok()
                     .and_then(|end| end.clone())
             };
-            tokio::select! {
-                () = hear => {}
-                event = end => {
-                    if let Some(event) = event {
-                        let _ = timeout(SEND_DEADLINE, write_event(&mut writer, &event)).await;
-                    }
-                }
+            let event = tokio::select! {
+                () = hear => None,
+                event = end => event,
+            };
+            if let Some(event) = event {
+                let _ = timeout(SEND_DEADLINE, write_line(&mut writer, &event)).await;
             }
         });
     }
 }
 
-async fn write_event(writer: &mut OwnedWriteHalf, event: &Event) -> io::Result<()> {
-    let mut line = serde_json::to_vec(event)?;
+async fn write_line(writer: &mut OwnedWriteHalf, line: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(line)?;
     line.push(b'\n');
     writer.write_all(&line).await
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns the machine's life from the order to the last file: journal, disks, VMM, link,
 //! sockets, time to live, logs, cleaning up ([`machine`]); finding out which engines work
-//! here ([`probe`]); clearing away machines whose supervisor died ([`sweep`]). It is run by
+//! here ([`probe`]); the templates that machines begin from ([`templates`]); clearing away machines whose supervisor died ([`sweep`]). It is run by
 //! the `pyro` program under a hidden command, reads no environment variables and writes
 //! nothing but the answers that its callers read.
 
@@ -14,4 +14,5 @@ mod journal;
 pub mod machine;
 pub mod probe;
 pub mod sweep;
+pub mod templates;
 mod uid;

@@ -48,13 +48,23 @@ fn sweep_one(path: &Path, dry_run: bool) -> Option<SweptMachine> {
     swept.directories.push(path.to_owned());
     // Built by our own supervisor, but read from a file: only a directory of this machine's
     // name is ever removed.
-    let runtime_dir = directory
+    let (runtime_dir, unfinished) = directory
         .read()
-        .map(|journal| journal.runtime_dir)
-        .filter(|runtime| runtime.is_absolute() && runtime.ends_with(machine.as_str()));
-    swept
-        .directories
-        .extend(runtime_dir.clone().filter(|runtime| runtime.exists()));
+        .map(|journal| (Some(journal.runtime_dir), journal.unfinished))
+        .unwrap_or_default();
+    let runtime_dir =
+        runtime_dir.filter(|runtime| runtime.is_absolute() && runtime.ends_with(machine.as_str()));
+    let partial = format!(".partial-{machine}");
+    let unfinished = unfinished.into_iter().filter(|path| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        path.is_absolute() && name.is_some_and(|name| name.starts_with(&partial))
+    });
+    let elsewhere: Vec<_> = runtime_dir
+        .into_iter()
+        .chain(unfinished)
+        .filter(|path| path.exists())
+        .collect();
+    swept.directories.extend(elsewhere.iter().cloned());
     if dry_run {
         return Some(swept);
     }
@@ -64,8 +74,8 @@ fn sweep_one(path: &Path, dry_run: bool) -> Option<SweptMachine> {
             .err()
             .or(failed);
     }
-    if let Some(runtime_dir) = runtime_dir.filter(|runtime| runtime.exists()) {
-        failed = fs::remove_dir_all(runtime_dir).err().or(failed);
+    for path in elsewhere {
+        failed = fs::remove_dir_all(path).err().or(failed);
     }
     if failed.is_none() {
         failed = directory.remove().err();

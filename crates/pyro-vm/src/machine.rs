@@ -16,6 +16,7 @@ use crate::spec::{DiskId, SpecError};
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::os::unix::net::UnixStream as StdStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -78,6 +79,8 @@ pub struct RunningMachine {
     qmp: Qmp<UnixStream>,
     stderr: ConsoleLog,
     memory: GuestMemory,
+    /// The engine's end of the link; ours holds it until the engine's end is known.
+    link_peer: Option<StdStream>,
 }
 
 impl RunningMachine {
@@ -88,6 +91,7 @@ impl RunningMachine {
         qmp: Qmp<UnixStream>,
         stderr: ConsoleLog,
         memory: GuestMemory,
+        link_peer: StdStream,
     ) -> Self {
         Self {
             pid,
@@ -96,6 +100,7 @@ impl RunningMachine {
             qmp,
             stderr,
             memory,
+            link_peer: Some(link_peer),
         }
     }
 
@@ -130,6 +135,14 @@ impl RunningMachine {
         self.qmp.save_devices(to, deadline).await
     }
 
+    /// Whether the engine has passed on to the guest all that was written to the link.
+    pub fn link_is_drained(&self) -> io::Result<bool> {
+        match &self.link_peer {
+            Some(peer) => Ok(rustix::io::ioctl_fionread(peer)? == 0),
+            None => Ok(true),
+        }
+    }
+
     /// What copies the paused machine's memory. To be called on a thread that may block, while the machine stands still.
     ///
     /// Needs the right to look into the engine's process: its user's, or root with `CAP_SYS_PTRACE`.
@@ -141,6 +154,8 @@ impl RunningMachine {
     /// Waits until the engine ends, for whatever reason. May be dropped and called again.
     pub async fn wait(&mut self) -> io::Result<ExitReason> {
         let status = self.child.wait().await?;
+        // The link ends with the engine.
+        self.link_peer = None;
         Ok(exit_reason(status, &self.stderr).await)
     }
 
@@ -159,7 +174,10 @@ impl RunningMachine {
             self.child.wait().await
         };
         match tokio::time::timeout(deadline, asked).await {
-            Ok(status) => Ok(exit_reason(status?, &self.stderr).await),
+            Ok(status) => {
+                self.link_peer = None;
+                Ok(exit_reason(status?, &self.stderr).await)
+            }
             Err(_) => self.kill().await,
         }
     }

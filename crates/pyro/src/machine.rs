@@ -10,7 +10,7 @@ use std::time::Duration;
 use pyro_image::store::{Hold, RunDefaults};
 use pyro_protocol::AGENT_PORT;
 use pyro_protocol::supervise::{
-    ControlRequest, EndReason, Event, Failure, Lease, MAX_LINE, MachineOrder, Ready, Role,
+    ControlRequest, EndReason, Event, Failure, Lease, MAX_LINE, MachineOrder, Ready, Role, Start,
 };
 use pyro_protocol::vsock::{connect_line, is_ok};
 use rustix::fs::{FlockOperation, flock};
@@ -56,6 +56,8 @@ pub struct MachineOptions {
     pub ttl: Duration,
     /// Whether the machine ends with this process.
     pub lease: Lease,
+    /// Boot it, although a template of it may be there to go on from.
+    pub cold: bool,
 }
 
 impl Default for MachineOptions {
@@ -66,6 +68,7 @@ impl Default for MachineOptions {
             network: false,
             ttl: Duration::from_mins(10),
             lease: Lease::Owner,
+            cold: false,
         }
     }
 }
@@ -153,12 +156,33 @@ impl Machine {
         environment: &crate::environment::ReadyEnvironment,
         options: &MachineOptions,
     ) -> Result<Self, Error> {
+        let start = if options.cold {
+            Start::Cold
+        } else {
+            Start::Warm {
+                templates_dir: pyro.settings().home.templates(),
+                max_bytes: pyro.settings().max_template_bytes,
+                environment: environment.name.clone(),
+            }
+        };
+        Self::begin(pyro, environment, start, options)
+    }
+
+    /// Orders a machine that runs `environment` and begins with `start`.
+    pub(crate) fn begin(
+        pyro: &Pyro,
+        environment: &crate::environment::ReadyEnvironment,
+        start: Start,
+        options: &MachineOptions,
+    ) -> Result<Self, Error> {
         let role = Role::Environment {
             root_image: environment.rootfs.clone(),
+            root_digest: environment.root_digest.to_string(),
+            kernel_digest: environment.boot.kernel_digest.to_string(),
             upper_mib: UPPER_MIB,
             use_lock: environment.hold.path().to_owned(),
         };
-        let mut machine = Self::order(pyro, role, environment.boot.clone(), options)?;
+        let mut machine = Self::order(pyro, role, start, environment.boot.clone(), options)?;
         machine.environment = Some(environment.name.clone());
         machine.defaults = environment.defaults.clone();
         machine.hold = Some(Arc::clone(&environment.hold));
@@ -168,6 +192,7 @@ impl Machine {
     pub(crate) fn order(
         pyro: &Pyro,
         role: Role,
+        start: Start,
         boot: BootFiles,
         options: &MachineOptions,
     ) -> Result<Self, Error> {
@@ -183,6 +208,7 @@ impl Machine {
             kernel: boot.kernel,
             initramfs: boot.initramfs,
             role,
+            start,
             network: options.network,
             ttl_ms: u64::try_from(options.ttl.as_millis()).unwrap_or(u64::MAX),
             boot_deadline_ms: u64::try_from(BOOT_DEADLINE.as_millis()).unwrap_or(u64::MAX),

@@ -51,6 +51,8 @@ pub struct RunOptions {
     pub user: Option<String>,
     /// Whether standard input is fed.
     pub stdin: bool,
+    /// Boot the machine, although a template of it may be there to go on from.
+    pub cold: bool,
 }
 
 impl RunOptions {
@@ -71,6 +73,7 @@ impl RunOptions {
             cwd: exec.cwd,
             user: exec.user,
             stdin: exec.stdin,
+            cold: machine.cold,
         }
     }
 
@@ -80,6 +83,7 @@ impl RunOptions {
             mem_mib: self.mem_mib,
             network: self.network,
             ttl: self.ttl,
+            cold: self.cold,
             ..MachineOptions::default()
         }
     }

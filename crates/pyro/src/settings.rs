@@ -37,7 +37,13 @@ pub struct Settings {
     /// The most bytes of an image's layers together once they are decoded; see
     /// [`MAX_IMAGE_BYTES`].
     pub max_image_bytes: u64,
+    /// The most that all templates together may take on the disk, in bytes; see
+    /// [`MAX_TEMPLATE_BYTES`].
+    pub max_template_bytes: u64,
 }
+
+/// Room for some dozens of templates of about 100 MB.
+pub const MAX_TEMPLATE_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 
 /// Beyond every image in use, and less than what fills a disk unnoticed.
 pub const MAX_IMAGE_BYTES: u64 = 64 * 1024 * 1024 * 1024;
@@ -58,6 +64,7 @@ impl Settings {
             policy: Arc::default(),
             offline: false,
             max_image_bytes: MAX_IMAGE_BYTES,
+            max_template_bytes: MAX_TEMPLATE_BYTES,
         }
     }
 
@@ -104,6 +111,11 @@ impl Home {
     /// Blank disks to be cloned.
     pub fn blank_disks(&self) -> PathBuf {
         self.cache.join("blank")
+    }
+
+    /// Machines that have booted, kept so that others go on from them.
+    pub fn templates(&self) -> PathBuf {
+        self.cache.join("templates")
     }
 
     /// One directory per live machine.

@@ -191,6 +191,7 @@ fn options(args: RunArgs) -> Result<RunOptions, Error> {
         timeout,
         ttl: Duration::from_secs(args.ttl_seconds),
         network: args.network,
+        cold: args.cold,
         env,
         cwd: args.workdir,
         user: args.user,

@@ -20,6 +20,7 @@ pub(super) fn supervise(what: SuperviseCommand) -> ExitCode {
         }
         SuperviseCommand::Probe => answer(pyro_supervisor::probe::run),
         SuperviseCommand::Sweep => answer(pyro_supervisor::sweep::run),
+        SuperviseCommand::Templates => answer(pyro_supervisor::templates::run),
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use pyro_protocol::code::chain;
 use pyro_protocol::supervise::{Failure, FailureCause, MachineOrder, Role};
 use pyro_vm::disk::{BlankDisk, DiskError, Files, Journal, Mke2fs, clone_sparse};
+use pyro_vm::snapshot::DISK_FILE;
 
 use super::fault::{unwritable, with_hint};
 use crate::diagnosis::failure;
@@ -14,27 +15,33 @@ use crate::journal::make_private_dir;
 /// Changes whenever a blank disk of the same size is made differently.
 const BLANK_FORM: u32 = 2;
 
-const UPPER_FILE: &str = "upper.ext4";
-
 /// Where the disk for what the guest writes lies in a machine's directory.
 pub(super) fn upper(directory: &Path) -> PathBuf {
-    directory.join(UPPER_FILE)
+    directory.join(DISK_FILE)
 }
 
-/// Makes the disk that the machine's role needs.
-pub(super) async fn make(order: &MachineOrder, directory: &Path) -> Result<(), Box<Failure>> {
+/// Makes the disk that the machine's role needs: for one that runs an environment a copy of `of`, or a blank one, at `upper`.
+pub(super) async fn make(
+    order: &MachineOrder,
+    of: Option<&Path>,
+    upper: &Path,
+) -> Result<(), Box<Failure>> {
     match &order.role {
-        Role::Environment { upper_mib, .. } => {
-            let blank = blank_disk(order, *upper_mib).await?;
-            clone_sparse(&blank, &upper(directory)).map_err(|error| {
-                let hint = error.hint().map(str::to_owned);
-                with_hint(failure(FailureCause::Disk, chain(&error)), hint)
-            })
-        }
+        Role::Environment { upper_mib, .. } => match of {
+            Some(disk) => copy(disk, upper),
+            None => copy(&blank_disk(order, *upper_mib).await?, upper),
+        },
         Role::Builder {
             target, target_mib, ..
         } => make_ext4(order, target, *target_mib, "pyro-root", Files::Most).await,
     }
+}
+
+fn copy(disk: &Path, to: &Path) -> Result<(), Box<Failure>> {
+    clone_sparse(disk, to).map_err(|error| {
+        let hint = error.hint().map(str::to_owned);
+        with_hint(failure(FailureCause::Disk, chain(&error)), hint)
+    })
 }
 
 /// The blank disk to be cloned: made once per size and kept.

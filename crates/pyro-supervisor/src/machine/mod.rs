@@ -1,52 +1,48 @@
 //! The life of one machine.
 //!
 //! ```text
-//! ordered ─▶ journal ─▶ engine ─▶ disk ─▶ VMM ─▶ hello ─▶ ready ─▶ ending ─▶ gone
-//!     └─────────┴──────────┴───────┴──────┴───────┴── stop, owner gone, expiry, failure ──┘
+//! ordered ─▶ journal ─▶ engine ─▶ template ─▶ disk ─▶ VMM ─▶ agent ─▶ ready ◀─▶ paused ─▶ ending ─▶ gone
+//!     └─────────┴──────────┴─────────┴─────────┴──────┴───────┴── stop, owner gone, expiry, failure ──┘
 //! ```
 //!
 //! One task owns all of it. Whatever ends the machine, the same steps follow: kill and reap
 //! the VMM, keep the logs of a failure, remove everything else, tell who listens.
 
+mod boot;
+mod capture;
 mod disks;
 mod end;
+mod engine;
 mod fault;
+mod in_use;
+mod origin;
 mod session;
 mod spec;
 mod start;
+mod template;
 mod vmm;
 
+pub(crate) use origin::Note;
+
 use std::os::fd::AsFd;
-use std::pin::pin;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pyro_link::Opener;
-use pyro_protocol::supervise::{
-    ControlRequest, EndReason, Event, Failure, FailureCause, Lease, MachineOrder,
-};
+use pyro_protocol::supervise::{EndReason, Event, Failure, FailureCause, MachineOrder};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, interval, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use crate::agent_call;
 use crate::bridge;
 use crate::channel::{EventSender, Heard, Owner, serve_control};
 use crate::diagnosis;
+use in_use::InUse;
 use start::Starting;
 
 /// How long a client may take to send its order.
 const ORDER_DEADLINE: Duration = Duration::from_secs(10);
-
-/// Time between two questions whether the agent is there.
-const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
-
-/// How long the agent may take to answer one: generous, because a guest under software
-/// emulation with hundreds of busy processes still lives.
-const HEARTBEAT_DEADLINE: Duration = Duration::from_secs(15);
-
-/// Time between two looks at whether the VMM stands still.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long an orderly power-off may take before the VMM is killed.
 const POWER_OFF_DEADLINE: Duration = Duration::from_secs(20);
@@ -163,18 +159,17 @@ impl Life {
         ended: watch::Receiver<Option<Event>>,
     ) -> Result<EndReason, Box<Failure>> {
         for phase in start::PHASES {
-            self.events
-                .send(&Event::Phase {
-                    phase: phase.name().into(),
-                })
-                .await;
+            if let Some(name) = phase.name(starting) {
+                let phase = name.into();
+                self.events.send(&Event::Phase { phase }).await;
+            }
             let expires = self.expires;
             let ending = tokio::select! {
                 done = phase.run(&self.order, starting) => {
                     done?;
                     continue;
                 }
-                ending = asked_to_end(&mut self.heard, self.order.lease) => ending,
+                ending = in_use::asked_to_end(&mut self.heard, self.order.lease) => ending,
                 () = sleep_until(expires) => Ending { reason: EndReason::Expired, orderly: false },
             };
             // Nothing runs in it yet that an orderly end could save.
@@ -188,80 +183,12 @@ impl Life {
             ended,
         ));
         self.events.send(&Event::Ready(up.ready)).await;
-        let ending = self.watch(starting, &up.link).await?;
+        let in_use = InUse::new(&self.order, starting, up.link.clone(), self.expires);
+        let ending = in_use.watch(&mut self.heard).await?;
         if ending.orderly {
             power_off(starting, &up.link).await;
         }
         Ok(ending.reason)
-    }
-
-    /// Waits for whatever ends a machine that is up.
-    async fn watch(
-        &mut self,
-        starting: &mut Starting,
-        link: &Opener,
-    ) -> Result<Ending, Box<Failure>> {
-        let mut heartbeat = pin!(heartbeat(link));
-        let mut look = interval(LOOK_EVERY);
-        let dead_link = loop {
-            tokio::select! {
-                ending = asked_to_end(&mut self.heard, self.order.lease) => return Ok(ending),
-                () = sleep_until(self.expires) => {
-                    return Ok(Ending { reason: EndReason::Expired, orderly: true });
-                }
-                exit = starting.vmm_ended() => return starting.guest_ended(exit),
-                reason = &mut heartbeat => break reason,
-                _ = look.tick() => {
-                    if let Some(failure) = starting.stands_still().await {
-                        return Err(failure);
-                    }
-                }
-            }
-        };
-        // A link dies with its VMM: that is the better story, and it comes at once.
-        if let Some(exit) = starting.vmm_ended_soon().await {
-            return starting.guest_ended(exit);
-        }
-        let fallback = (FailureCause::Link, dead_link.as_str());
-        Err(diagnosis::guest_failure(
-            &starting.console_lines(),
-            None,
-            fallback,
-        ))
-    }
-}
-
-/// Waits for a request to end the machine.
-async fn asked_to_end(heard: &mut mpsc::Receiver<Heard>, lease: Lease) -> Ending {
-    loop {
-        match heard.recv().await {
-            Some(Heard::Request(ControlRequest::Stop { orderly })) => {
-                return Ending {
-                    reason: EndReason::Stopped,
-                    orderly,
-                };
-            }
-            Some(Heard::OwnerGone) if lease == Lease::Owner => {
-                return Ending {
-                    reason: EndReason::OwnerGone,
-                    orderly: false,
-                };
-            }
-            Some(Heard::OwnerGone) => {}
-            // Not while this process holds a sender of its own.
-            None => std::future::pending().await,
-        }
-    }
-}
-
-/// Asks the agent again and again whether it is there; returns what was found when it is not.
-async fn heartbeat(link: &Opener) -> String {
-    let mut beat = interval(HEARTBEAT_EVERY);
-    loop {
-        beat.tick().await;
-        if let Err(error) = agent_call::ping(link, HEARTBEAT_DEADLINE).await {
-            return error.to_string();
-        }
     }
 }
 

@@ -1,50 +1,101 @@
-//! From a VMM's carrier to an agent that has said hello.
+//! From a VMM's carrier to an agent that is ready for work.
 
 use std::time::Duration;
 
-use pyro_link::{LinkError, Opener, Session, sync};
-use pyro_protocol::request::Hello;
+use pyro_link::{Gate, Gated, LinkError, Opener, Session, sync};
+use pyro_protocol::request::BootTimes;
+use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::unix_nanos;
-use crate::agent_call;
+use crate::agent_call::{self, NewLife};
 
-/// How long setting the guest's clock may take.
-const CLOCK_DEADLINE: Duration = Duration::from_secs(5);
+/// How long giving the guest what it begins to work with may take.
+const REVIVE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// An agent that has said hello.
-pub(super) struct Booted {
+/// A guest whose agent is ready for work.
+pub(super) struct Guest {
     pub(super) link: Opener,
+    /// Holds what is written to the guest.
+    pub(super) gate: Gate,
     pub(super) session: JoinHandle<Result<(), LinkError>>,
-    pub(super) hello: Hello,
-    /// From the VMM's start to the hello.
+    pub(super) told: Told,
+    /// From the VMM's start.
     pub(super) took: Duration,
 }
 
-/// Starts the session and asks for the agent's hello.
-pub(super) async fn connect(
+/// What the agent told when it had booted; kept with a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Told {
+    /// The guest kernel's release.
+    pub(super) kernel: String,
+    /// Where the boot's time went.
+    pub(super) boot: BootTimes,
+}
+
+/// Meets an agent that is being booted, and gives it its `life`, if any.
+pub(super) async fn boot(
     mut carrier: UnixStream,
     started: Instant,
+    life: Option<&NewLife>,
     deadline: Duration,
-) -> Result<Booted, String> {
+) -> Result<Guest, String> {
     sync::as_host(&mut carrier, unix_nanos())
         .await
         .map_err(|error| error.to_string())?;
-    let (session, link, _incoming) = Session::host(carrier);
-    let session = tokio::spawn(session.run());
+    let (session, link, gate) = open(carrier);
     let hello = agent_call::hello(&link, deadline)
         .await
         .map_err(|error| error.to_string())?;
     let took = started.elapsed();
-    agent_call::set_clock(&link, unix_nanos(), CLOCK_DEADLINE)
-        .await
-        .map_err(|error| error.to_string())?;
-    Ok(Booted {
+    if let Some(life) = life {
+        revive(&link, life).await?;
+    }
+    Ok(Guest {
         link,
+        gate,
         session,
-        hello,
+        told: Told {
+            kernel: hello.kernel,
+            boot: hello.boot,
+        },
         took,
     })
+}
+
+/// Meets an agent that goes on from a snapshot, and gives it a new `life`.
+pub(super) async fn restore(
+    mut carrier: UnixStream,
+    started: Instant,
+    life: &NewLife,
+    told: Told,
+) -> Result<Guest, String> {
+    sync::with_restored(&mut carrier, unix_nanos())
+        .await
+        .map_err(|error| error.to_string())?;
+    let (session, link, gate) = open(carrier);
+    revive(&link, life).await?;
+    Ok(Guest {
+        link,
+        gate,
+        session,
+        told,
+        took: started.elapsed(),
+    })
+}
+
+type Running = JoinHandle<Result<(), LinkError>>;
+
+fn open(carrier: UnixStream) -> (Running, Opener, Gate) {
+    let (carrier, gate) = Gated::new(carrier);
+    let (session, link, _incoming) = Session::host(carrier);
+    (tokio::spawn(session.run()), link, gate)
+}
+
+async fn revive(link: &Opener, life: &NewLife) -> Result<(), String> {
+    agent_call::revive(link, unix_nanos(), life, REVIVE_DEADLINE)
+        .await
+        .map_err(|error| error.to_string())
 }

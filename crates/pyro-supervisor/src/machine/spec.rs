@@ -8,16 +8,14 @@ use pyro_vm::{
     Vcpus,
 };
 
-use super::disks;
-
-/// The machine `id` of `order`, with its own files in `directory`.
+/// The machine `id` of `order`, which writes to the disk `upper` if it runs an environment.
 ///
 /// The ids of the disks and the words of the command line are the agent's too: `init::cmdline`
 /// there reads them.
 pub(super) fn machine(
     order: &MachineOrder,
     id: &MachineId,
-    directory: &Path,
+    upper: &Path,
 ) -> Result<MachineSpec, SpecError> {
     let disk = |id: &str, path: &Path, access| -> Result<Disk, SpecError> {
         Ok(Disk {
@@ -31,7 +29,7 @@ pub(super) fn machine(
     match &order.role {
         Role::Environment { root_image, .. } => {
             disks.push(disk("root", root_image, Access::ReadOnly)?);
-            disks.push(disk("upper", &disks::upper(directory), Access::ReadWrite)?);
+            disks.push(disk("upper", upper, Access::ReadWrite)?);
             cmdline.push(KernelArgument::new("pyro.root=root")?);
             cmdline.push(KernelArgument::new("pyro.upper=upper")?);
         }

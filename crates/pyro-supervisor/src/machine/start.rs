@@ -8,52 +8,65 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pyro_link::Opener;
-use pyro_protocol::code::chain;
 use pyro_protocol::supervise::{
-    AGENT_SOCKET, CONSOLE_FILE, CONTROL_SOCKET, EndReason, EngineChoice, Failure, FailureCause,
-    Journal, MachineOrder, Ready, Role, VMM_LOG_FILE, VmmIdentity,
+    AGENT_SOCKET, CONTROL_SOCKET, EndReason, Failure, FailureCause, Journal, MachineOrder, Ready,
+    Role,
 };
-use pyro_vm::console::ConsoleLog;
-use pyro_vm::probe::{NoAccelerator, Preference, ProbeCache};
-use pyro_vm::{Accelerator, MachineId, Qemu, StartOptions};
+use pyro_vm::{MachineId, MachineUid};
 use rustix::fs::{FlockOperation, flock};
 use tokio::net::UnixListener;
 use tokio::time::{Instant, timeout};
 
-use super::fault::{start_failure, unwritable, with_hint};
-use super::session::{Booted, connect};
-use super::vmm::{GaveUp, Vmm};
-use super::{Ending, disks, spec, unix_nanos};
+use super::engine::Engine;
+use super::fault::{unwritable, with_hint};
+use super::origin::Origin;
+use super::session::Guest;
+use super::vmm::Vmm;
+use super::{Ending, disks, origin, template, unix_nanos};
 use crate::diagnosis::{self, ConsoleVerdict, failure, guest_failure, read_console};
 use crate::journal::{self, MachineDir, make_private_dir};
 use crate::uid::UidSlot;
-
-/// How long QEMU may take to answer on its control connection.
-const VMM_READY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// After a link died its VMM is given this long to be seen dead too.
 const LINK_AND_VMM: Duration = Duration::from_millis(500);
 
 /// The phases of a start, in order.
-pub(super) const PHASES: [Phase; 3] = [Phase::Engine, Phase::Disk, Phase::Boot];
+pub(super) const PHASES: [Phase; 5] = [
+    Phase::Engine,
+    Phase::Origin,
+    Phase::Template,
+    Phase::Disk,
+    Phase::Begin,
+];
 
 /// A phase of the start.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Phase {
     /// Choose the engine, by probing if nothing is remembered.
     Engine,
+    /// Find out what it begins with.
+    Origin,
+    /// Make a template, if there is none that fits.
+    Template,
     /// Make the disk that the machine needs.
     Disk,
-    /// Start the VMM and wait for the agent's hello.
-    Boot,
+    /// Start the VMM and wait for the agent.
+    Begin,
 }
 
 impl Phase {
-    pub(super) fn name(self) -> &'static str {
+    /// The name under which it is told; what takes no time is not.
+    pub(super) fn name(self, starting: &Starting) -> Option<&'static str> {
         match self {
-            Self::Engine => "engine",
-            Self::Disk => "disk",
-            Self::Boot => "boot",
+            Self::Engine => Some("engine"),
+            Self::Origin => None,
+            Self::Template => starting.origin.wants_template().then_some("template"),
+            Self::Disk => Some("disk"),
+            Self::Begin => Some(if starting.origin.is_restored() {
+                "restore"
+            } else {
+                "boot"
+            }),
         }
     }
 
@@ -63,9 +76,14 @@ impl Phase {
         starting: &mut Starting,
     ) -> Result<(), Box<Failure>> {
         match self {
-            Self::Engine => starting.choose_engine(order).await,
-            Self::Disk => disks::make(order, starting.directory.path()).await,
-            Self::Boot => starting.boot(order).await,
+            Self::Engine => {
+                starting.engine = Some(Engine::choose(order, starting.uid()).await?);
+                Ok(())
+            }
+            Self::Origin => origin::find(order, starting).await,
+            Self::Template => template::make_if_wanted(order, starting).await,
+            Self::Disk => disks::make(order, starting.origin.disk(), &starting.upper()).await,
+            Self::Begin => starting.begin_to_run(order).await,
         }
     }
 }
@@ -80,14 +98,17 @@ pub(super) struct Up {
 
 /// What exists of a machine.
 pub(super) struct Starting {
-    id: MachineId,
-    directory: MachineDir,
+    pub(super) id: MachineId,
+    pub(super) directory: MachineDir,
     runtime_dir: PathBuf,
-    journal: Journal,
+    pub(super) journal: Journal,
     uid: Option<UidSlot>,
-    engine: Option<(Qemu, Accelerator)>,
-    vmm: Option<Vmm>,
-    booted: Option<Booted>,
+    pub(super) engine: Option<Engine>,
+    pub(super) origin: Origin,
+    /// Why there is no template to begin from.
+    pub(super) not_warm: Option<String>,
+    pub(super) vmm: Option<Vmm>,
+    pub(super) guest: Option<Guest>,
     /// Keeps the environment in place as long as this process lives.
     _environment: Option<File>,
 }
@@ -120,6 +141,7 @@ impl Starting {
             runtime_dir: runtime_dir.clone(),
             uid_slot: uid.as_ref().map(|slot| u32::from(slot.slot())),
             vmm: None,
+            unfinished: Vec::new(),
             created_at: now,
             expires_at: now.saturating_add(order.ttl_ms / 1000),
         };
@@ -142,156 +164,84 @@ impl Starting {
             journal,
             uid,
             engine: None,
+            origin: Origin::Blank,
+            not_warm: None,
             vmm: None,
-            booted: None,
+            guest: None,
             _environment: environment,
         })
     }
 
-    async fn choose_engine(&mut self, order: &MachineOrder) -> Result<(), Box<Failure>> {
-        let qemu = Qemu::locate(order.qemu.as_deref(), order.search_path.as_ref()).map_err(|error| {
-            let hint = match &order.qemu {
-                Some(_) => "point `PYRO_QEMU` at a QEMU program, or unset it; Debian's is in the package `qemu-system-x86`: `apt-get install qemu-system-x86`",
-                None => error.hint(),
-            };
-            with_hint(failure(FailureCause::Host, chain(&error)), Some(hint.to_owned()))
-        })?;
-        let preference = match order.engine {
-            EngineChoice::Auto => Preference::Auto,
-            EngineChoice::QemuKvm => Preference::Only(Accelerator::Kvm),
-            EngineChoice::QemuTcg => Preference::Only(Accelerator::Tcg),
-        };
-        let uid = self.uid.as_ref().map(UidSlot::uid);
-        let choice = ProbeCache::new(order.probe_cache.clone())
-            .choose(&qemu, preference, uid)
-            .await
-            .map_err(|none| no_engine(order.engine, &none))?;
-        self.engine = Some((qemu, choice.accelerator));
-        Ok(())
+    /// Makes a machine that has begun reachable.
+    pub(super) fn up(&mut self, begun: Instant) -> Result<Up, Box<Failure>> {
+        let guest = self.guest.as_ref().expect("the last phase brings it up");
+        let vmm = self.vmm.as_ref().expect("the last phase starts it");
+        let agent_socket = self.runtime_dir.join(AGENT_SOCKET);
+        let control_socket = self.runtime_dir.join(CONTROL_SOCKET);
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Ok(Up {
+            link: guest.link.clone(),
+            agent_listener: bind(&agent_socket)?,
+            control_listener: bind(&control_socket)?,
+            ready: Ready {
+                agent_socket,
+                control_socket,
+                engine: self.engine().name(),
+                vmm_pid: vmm.machine.pid(),
+                prepare_ms: millis(vmm.started.duration_since(begun)),
+                started: self.origin.kind(),
+                not_warm: self.not_warm.clone(),
+                boot_ms: millis(guest.took),
+                guest_boot: guest.told.boot,
+                kernel: guest.told.kernel.clone(),
+            },
+        })
     }
 
-    async fn boot(&mut self, order: &MachineOrder) -> Result<(), Box<Failure>> {
-        let (qemu, accelerator) = self.engine.as_ref().expect("the engine phase comes first");
-        let spec = spec::machine(order, &self.id, self.directory.path())
-            .map_err(|error| failure(FailureCause::Host, chain(&error)))?;
-        let options = StartOptions {
-            uid: self.uid.as_ref().map(UidSlot::uid),
-            stderr_log: self.directory.path().join(VMM_LOG_FILE),
-            ready_within: VMM_READY_DEADLINE,
-        };
-        let started = Instant::now();
-        let vm = pyro_vm::start(qemu, *accelerator, &spec, options)
-            .await
-            .map_err(|error| start_failure(&error))?;
-        let console = ConsoleLog::spawn(vm.console, &self.directory.path().join(CONSOLE_FILE))
-            .map_err(|error| {
-                unwritable("opening the console log", self.directory.path(), &error)
-            })?;
-        self.journal.vmm = Some(VmmIdentity {
-            pid: vm.machine.pid(),
-            start_time: vm.machine.start_time(),
-        });
-        let vmm = self.vmm.insert(Vmm {
-            machine: vm.machine,
-            console,
-            started,
-        });
+    /// The engine, which the first phase chooses.
+    pub(super) fn engine(&self) -> &Engine {
+        self.engine.as_ref().expect("the engine phase comes first")
+    }
+
+    /// The user that the VMM runs as, if not this process's.
+    pub(super) fn uid(&self) -> Option<MachineUid> {
+        self.uid.as_ref().map(UidSlot::uid)
+    }
+
+    /// Where the disk is that the guest writes to.
+    pub(super) fn upper(&self) -> PathBuf {
+        disks::upper(self.directory.path())
+    }
+
+    /// Writes the journal as it is now.
+    pub(super) fn write_journal(&self) -> Result<(), Box<Failure>> {
         self.directory.write(&self.journal).map_err(|error| {
             unwritable(
                 "writing the machine's journal",
                 self.directory.path(),
                 &error,
             )
-        })?;
-        let deadline = Duration::from_millis(order.boot_deadline_ms);
-        let booted = tokio::select! {
-            gave_up = vmm.gave_up() => Err(Stalled::GaveUp(gave_up)),
-            booted = timeout(deadline, connect(vm.link, started, deadline)) => match booted {
-                Ok(booted) => booted.map_err(Stalled::Link),
-                Err(_) => Err(Stalled::Deadline),
-            },
-        };
-        match booted {
-            Ok(booted) => {
-                self.booted = Some(booted);
-                Ok(())
-            }
-            Err(stalled) => Err(self.boot_failure(stalled, order).await),
-        }
-    }
-
-    async fn boot_failure(&mut self, stalled: Stalled, order: &MachineOrder) -> Box<Failure> {
-        // A link that broke is the end of its VMM, seen a moment too early.
-        let stalled = match stalled {
-            Stalled::Link(reason) => match self.vmm_ended_soon().await {
-                Some(exit) => Stalled::GaveUp(GaveUp::Ended(exit)),
-                None => Stalled::Link(reason),
-            },
-            other => other,
-        };
-        let (exit, cause, told) = match stalled {
-            Stalled::GaveUp(GaveUp::Ended(exit)) => (
-                Some(exit),
-                FailureCause::Vmm,
-                "the VMM ended before the guest was up".to_owned(),
-            ),
-            Stalled::GaveUp(GaveUp::StandsStill) => return disk_refused(),
-            Stalled::GaveUp(GaveUp::Console) => (
-                None,
-                FailureCause::Kernel,
-                "the guest gave up while it booted".to_owned(),
-            ),
-            Stalled::Deadline => {
-                self.distrust_kvm(order);
-                let seconds = Duration::from_millis(order.boot_deadline_ms).as_secs();
-                (
-                    None,
-                    FailureCause::Kernel,
-                    format!("the guest did not come up within {seconds} s"),
-                )
-            }
-            Stalled::Link(reason) => (None, FailureCause::Link, reason),
-        };
-        guest_failure(&self.console_lines(), exit, (cause, &told))
-    }
-
-    /// A probe that passed proves less than a boot that failed: the next machine is emulated.
-    fn distrust_kvm(&self, order: &MachineOrder) {
-        if let (EngineChoice::Auto, Some((qemu, Accelerator::Kvm))) = (order.engine, &self.engine) {
-            let uid = self.uid.as_ref().map(UidSlot::uid);
-            // Not remembered, it is found out again.
-            let _ = ProbeCache::new(order.probe_cache.clone()).forget(
-                qemu,
-                Accelerator::Kvm,
-                uid,
-                "a machine did not come up on it",
-            );
-        }
-    }
-
-    /// Makes a booted machine reachable.
-    pub(super) fn up(&mut self, begun: Instant) -> Result<Up, Box<Failure>> {
-        let booted = self.booted.as_ref().expect("the boot phase comes last");
-        let vmm = self.vmm.as_ref().expect("the boot phase starts it");
-        let (_, accelerator) = self.engine.as_ref().expect("the engine phase comes first");
-        let agent_socket = self.runtime_dir.join(AGENT_SOCKET);
-        let control_socket = self.runtime_dir.join(CONTROL_SOCKET);
-        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        Ok(Up {
-            link: booted.link.clone(),
-            agent_listener: bind(&agent_socket)?,
-            control_listener: bind(&control_socket)?,
-            ready: Ready {
-                agent_socket,
-                control_socket,
-                engine: engine(*accelerator),
-                vmm_pid: vmm.machine.pid(),
-                prepare_ms: millis(vmm.started.duration_since(begun)),
-                boot_ms: millis(booted.took),
-                guest_boot: booted.hello.boot,
-                kernel: booted.hello.kernel.clone(),
-            },
         })
+    }
+
+    /// Writes down that something is being made in `directory`, and makes it.
+    pub(super) fn begin_unfinished(&mut self, directory: &Path) -> Result<(), Box<Failure>> {
+        self.journal.unfinished.push(directory.to_owned());
+        self.write_journal()?;
+        make_private_dir(directory)
+            .map_err(|error| unwritable("making a directory", directory, &error))
+    }
+
+    /// Removes what is not finished in `directory`, or forgets it where it was renamed.
+    pub(super) fn end_unfinished(&mut self, directory: &Path) {
+        // What stays is found by the sweep: the journal still has it then.
+        match std::fs::remove_dir_all(directory) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(_) => return,
+        }
+        self.journal.unfinished.retain(|path| path != directory);
+        let _ = self.write_journal();
     }
 
     /// Waits for the end of the VMM and says how it ended. Cancel-safe.
@@ -336,30 +286,24 @@ impl Starting {
     }
 
     /// Ends the VMM and hands over what is to be removed.
-    pub(super) async fn into_remains(self) -> (MachineDir, PathBuf) {
-        if let Some(booted) = self.booted {
-            booted.session.abort();
+    pub(super) async fn into_remains(mut self) -> (MachineDir, PathBuf) {
+        self.end_vmm().await;
+        for unfinished in self.journal.unfinished.clone() {
+            self.end_unfinished(&unfinished);
         }
-        if let Some(mut vmm) = self.vmm {
+        (self.directory, self.runtime_dir)
+    }
+
+    /// Ends the VMM, if there is one, and all that is connected to it.
+    pub(super) async fn end_vmm(&mut self) {
+        if let Some(guest) = self.guest.take() {
+            guest.session.abort();
+        }
+        if let Some(mut vmm) = self.vmm.take() {
             // An error means that it is gone already.
             let _ = vmm.machine.kill().await;
             let _ = timeout(LINK_AND_VMM, vmm.console.ended()).await;
         }
-        (self.directory, self.runtime_dir)
-    }
-}
-
-/// Why a VMM that was started brought up no guest.
-enum Stalled {
-    GaveUp(GaveUp),
-    Deadline,
-    Link(String),
-}
-
-fn engine(accelerator: Accelerator) -> EngineChoice {
-    match accelerator {
-        Accelerator::Kvm => EngineChoice::QemuKvm,
-        Accelerator::Tcg => EngineChoice::QemuTcg,
     }
 }
 
@@ -375,32 +319,7 @@ fn hold_environment(role: &Role) -> Result<Option<File>, Box<Failure>> {
     Ok(Some(file))
 }
 
-fn no_engine(wanted: EngineChoice, none: &NoAccelerator) -> Box<Failure> {
-    let reasons: Vec<&str> = none
-        .findings
-        .iter()
-        .map(|found| found.reason.as_str())
-        .collect();
-    let reasons = reasons.join("; ");
-    match wanted {
-        EngineChoice::Auto => failure(
-            FailureCause::Engine,
-            format!("no engine runs guests on this host: {reasons}"),
-        ),
-        EngineChoice::QemuKvm | EngineChoice::QemuTcg => with_hint(
-            failure(
-                FailureCause::Engine,
-                format!(
-                    "the engine `{}` does not run guests here: {reasons}",
-                    wanted.as_str()
-                ),
-            ),
-            Some("let the engine be chosen with `--engine auto`".into()),
-        ),
-    }
-}
-
-fn disk_refused() -> Box<Failure> {
+pub(super) fn disk_refused() -> Box<Failure> {
     diagnosis::failure(
         FailureCause::Disk,
         "the host could not write the guest's disk, so the machine stood still",
@@ -430,7 +349,7 @@ fn spread(id: &str) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pyro_protocol::supervise::{LOCK_FILE, Lease, Role};
+    use pyro_protocol::supervise::{EngineChoice, LOCK_FILE, Lease, Role, Start};
 
     fn order(home: &Path) -> MachineOrder {
         std::fs::write(home.join("use.lock"), "").unwrap();
@@ -445,9 +364,12 @@ mod tests {
             initramfs: home.join("initramfs"),
             role: Role::Environment {
                 root_image: home.join("root"),
+                root_digest: "r".into(),
+                kernel_digest: "k".into(),
                 upper_mib: 64,
                 use_lock: home.join("use.lock"),
             },
+            start: Start::Cold,
             network: false,
             ttl_ms: 60_000,
             boot_deadline_ms: 1000,

@@ -79,7 +79,7 @@ impl GuestMemory {
 
 /// A new file that any user who is handed a descriptor may open anew. QEMU before 8.2 opens memory for writing even where it
 /// maps it copy-on-write.
-pub(crate) fn new_file(path: &Path) -> io::Result<File> {
+pub fn new_file(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)

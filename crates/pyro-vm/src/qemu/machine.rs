@@ -72,7 +72,8 @@ pub async fn start(
     )?;
     let Ours { console, link, qmp } = sockets.ours;
     // What QEMU has inherited it alone shall hold, so that its end is seen as the end of the streams.
-    drop((sockets.theirs, files));
+    let link_peer = sockets.theirs.link;
+    drop((sockets.theirs.console, sockets.theirs.qmp, files));
     let pid = child
         .id()
         .expect("a child that nobody waited for has an id");
@@ -107,7 +108,7 @@ pub async fn start(
     };
     match connected.await {
         Ok(qmp) => Ok(Started {
-            machine: RunningMachine::new(pid, start_time, child, qmp, stderr, memory),
+            machine: RunningMachine::new(pid, start_time, child, qmp, stderr, memory, link_peer),
             link,
             console,
         }),

@@ -29,6 +29,9 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 pub enum Durability {
     /// Everything: its files are on the disk before it is called a snapshot, and have digests.
     Durable,
+    /// Any end of this process, but not of the host: its files have digests, and nothing waits for the disk. What a crash of
+    /// the host took is noticed by the digests.
+    Kept,
     /// The start of the machines that were made of it, on the same start of the host. Costs no reading and no waiting for
     /// the disk.
     Passing,
@@ -38,6 +41,7 @@ pub enum Durability {
 #[derive(Debug)]
 pub struct Snapshot {
     directory: PathBuf,
+    disk: PathBuf,
     manifest: Manifest,
 }
 
@@ -101,6 +105,7 @@ pub fn seal(
                 file.sync_all().map_err(failed)?;
                 Some(digest::of(&file).map_err(failed)?)
             }
+            Durability::Kept => Some(digest::of(&file).map_err(failed)?),
             Durability::Passing => None,
         };
         files.push(SealedFile {
@@ -121,6 +126,7 @@ pub fn seal(
     };
     write(directory, &manifest, durability).map_err(failed)?;
     Ok(Snapshot {
+        disk: directory.join(DISK_FILE),
         directory: directory.into(),
         manifest,
     })
@@ -193,6 +199,7 @@ impl Snapshot {
             let _ = write(directory, &manifest, Durability::Durable);
         }
         Ok(Self {
+            disk: directory.join(DISK_FILE),
             directory: directory.into(),
             manifest,
         })
@@ -221,14 +228,37 @@ impl Snapshot {
         self.manifest.created_at
     }
 
+    /// What its files take on the disk, in bytes.
+    pub fn bytes(&self) -> u64 {
+        let blocks =
+            |name| fs::metadata(self.directory.join(name)).map_or(0, |found| found.blocks());
+        FILES.into_iter().map(|name| blocks(name) * 512).sum()
+    }
+
+    /// Moves it to `directory`, which must not exist, on the same file system.
+    pub fn rename(self, directory: PathBuf, durability: Durability) -> Result<Self, SnapshotError> {
+        let failed = |source| SnapshotError::io("move", &self.directory, source);
+        fs::rename(&self.directory, &directory).map_err(failed)?;
+        if let (Durability::Durable, Some(parent)) = (durability, directory.parent()) {
+            File::open(parent)
+                .and_then(|parent| parent.sync_all())
+                .map_err(failed)?;
+        }
+        Ok(Self {
+            disk: directory.join(DISK_FILE),
+            directory,
+            manifest: self.manifest,
+        })
+    }
+
     /// Where it is.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
     /// The guest's disk, to be cloned.
-    pub fn disk(&self) -> PathBuf {
-        self.directory.join(DISK_FILE)
+    pub fn disk(&self) -> &Path {
+        &self.disk
     }
 
     /// The guest's memory and the state of the devices, opened for reading.

@@ -9,7 +9,7 @@ use pyro_image::{Kernel, Progress, ProgressSink, Staging};
 use pyro_protocol::code::ErrorCode;
 use pyro_protocol::frame::Kind;
 use pyro_protocol::request::{BuildProgress, BuildRoot, LayerDisk};
-use pyro_protocol::supervise::{Lease, Role};
+use pyro_protocol::supervise::{Lease, Role, Start};
 use serde_json::Value;
 
 use super::layers::LayersFile;
@@ -96,7 +96,7 @@ impl Pyro {
             ..MachineOptions::default()
         };
         let boot = BootFiles::prepare(self.settings(), kernel)?;
-        let mut machine = Machine::order(self, role, boot, &options)?;
+        let mut machine = Machine::order(self, role, Start::Cold, boot, &options)?;
         let built = async {
             machine.wait_ready(|_| {}).await?;
             fill(&mut machine, layers, progress).await

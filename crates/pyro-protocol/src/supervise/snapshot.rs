@@ -1,0 +1,141 @@
+//! What is said about machines that do not begin with a boot, and about those that are kept.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::Failure;
+
+/// How a machine begins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Start {
+    /// With its kernel.
+    Cold,
+    /// As a copy of one that has booted, the template; made first if there is none.
+    Warm {
+        /// Directory below which templates are kept.
+        templates_dir: PathBuf,
+        /// What all templates together may take, in bytes. Those unused for the longest time
+        /// go first.
+        max_bytes: u64,
+        /// The environment, as lists of templates name it.
+        environment: String,
+    },
+    /// From a snapshot.
+    Snapshot {
+        /// Its directory.
+        directory: PathBuf,
+        /// Whether a snapshot that cannot be gone on from is booted from its disk instead.
+        or_boot: bool,
+    },
+}
+
+/// How a machine began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartKind {
+    /// With its kernel.
+    Cold,
+    /// As a copy of a template that was there.
+    Warm,
+    /// As a copy of a template that was made for it.
+    Made,
+    /// From a snapshot.
+    Restored,
+    /// With its kernel, on the disk of a snapshot that could not be gone on from.
+    BootedFromSnapshot,
+}
+
+impl StartKind {
+    /// The word as it stands in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cold => "cold",
+            Self::Warm => "warm",
+            Self::Made => "made",
+            Self::Restored => "restored",
+            Self::BootedFromSnapshot => "booted_from_snapshot",
+        }
+    }
+}
+
+/// The answer to a request on the control socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "reply")]
+pub enum ControlReply {
+    /// The guest stands still.
+    Paused,
+    /// It runs.
+    Resumed,
+    /// The snapshot is there.
+    Snapshot(SnapshotMade),
+    /// Nothing was changed.
+    Refused(Failure),
+}
+
+/// A snapshot that was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotMade {
+    /// Where it is.
+    pub directory: PathBuf,
+    /// What it takes on the disk, in bytes.
+    pub bytes: u64,
+    /// How long the guest stood still, in milliseconds.
+    pub paused_ms: u64,
+    /// How long it took until the snapshot was whole, in milliseconds.
+    pub took_ms: u64,
+}
+
+/// What `pyro supervise templates` reads: which templates, and what to do with them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplatesOrder {
+    /// Directory below which templates are kept.
+    pub templates_dir: PathBuf,
+    /// Which to remove; none if absent.
+    pub remove: Option<TemplatesToRemove>,
+}
+
+/// Which templates to remove.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplatesToRemove {
+    /// Those of this environment; of every one if absent.
+    pub environment: Option<String>,
+    /// Those that were not used for so many seconds.
+    pub unused_secs: u64,
+    /// Only tell.
+    pub dry_run: bool,
+}
+
+/// What `pyro supervise templates` prints.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplatesReport {
+    /// Those that are there, the last used first.
+    pub templates: Vec<TemplateListing>,
+    /// Those that were removed, or would be.
+    pub removed: Vec<TemplateListing>,
+}
+
+/// A template.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplateListing {
+    /// Its name: 16 hexadecimal digits.
+    pub key: String,
+    /// The environment that it runs; absent if the template cannot be used.
+    pub environment: Option<String>,
+    /// The engine that can go on from it.
+    pub engine: Option<String>,
+    /// Its virtual processors.
+    pub vcpu_count: Option<u8>,
+    /// Its memory in MiB.
+    pub mem_mib: Option<u32>,
+    /// What it takes on the disk, in bytes.
+    pub bytes: u64,
+    /// When it was made, in seconds since 1970.
+    pub created_at: Option<u64>,
+    /// When a machine was last made of it, in seconds since 1970.
+    pub used_at: u64,
+    /// Why it cannot be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}

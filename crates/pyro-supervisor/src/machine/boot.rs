@@ -1,0 +1,188 @@
+//! From a specification to an agent that is ready for work, or to the reason why there is none.
+
+use std::time::Duration;
+
+use pyro_protocol::code::chain;
+use pyro_protocol::supervise::{
+    CONSOLE_FILE, Failure, FailureCause, MachineOrder, VMM_LOG_FILE, VmmIdentity,
+};
+use pyro_vm::console::ConsoleLog;
+use pyro_vm::{Begin, GuestMemory, MachineSpec, MemoryMib, StartOptions};
+use tokio::time::{Instant, timeout};
+
+use super::fault::{start_failure, unwritable};
+use super::session::{self, Told};
+use super::spec;
+use super::start::{Starting, disk_refused};
+use super::vmm::{GaveUp, Vmm};
+use crate::agent_call::NewLife;
+use crate::diagnosis::{failure, guest_failure};
+
+/// How long the VMM may take to answer on its control connection.
+const VMM_READY_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long the VMM may take to let the guest run.
+const RESUME_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Which agent is awaited.
+pub(super) enum Awaited {
+    /// One that is being booted, for a machine that is used.
+    Booting,
+    /// One that is being booted, for a template: it is given nothing that others must not have.
+    Template,
+    /// One that goes on, and what it told when it had booted.
+    Restored(Told),
+}
+
+impl Starting {
+    /// The last phase: the machine runs from what it begins with.
+    pub(super) async fn begin_to_run(&mut self, order: &MachineOrder) -> Result<(), Box<Failure>> {
+        let spec = spec::machine(order, &self.id, &self.upper())
+            .map_err(|error| failure(FailureCause::Host, chain(&error)))?;
+        let (begin, awaited) = match self.origin.snapshot() {
+            None => (
+                Begin::Boot {
+                    memory: unnamed(spec.memory)?,
+                },
+                Awaited::Booting,
+            ),
+            Some((snapshot, told)) => {
+                let (memory, devices) = snapshot
+                    .open_files()
+                    .map_err(|error| failure(FailureCause::Image, chain(&error)))?;
+                (Begin::Restore { memory, devices }, Awaited::Restored(told))
+            }
+        };
+        self.bring_up(order, &spec, begin, awaited).await
+    }
+
+    /// Starts a VMM and waits for its guest's agent. On failure the VMM is left for the cleaning up.
+    pub(super) async fn bring_up(
+        &mut self,
+        order: &MachineOrder,
+        spec: &MachineSpec,
+        begin: Begin,
+        awaited: Awaited,
+    ) -> Result<(), Box<Failure>> {
+        let engine = self.engine().clone();
+        let options = StartOptions {
+            uid: self.uid(),
+            stderr_log: self.directory.path().join(VMM_LOG_FILE),
+            ready_within: VMM_READY_DEADLINE,
+        };
+        let started = Instant::now();
+        let vm = pyro_vm::start(&engine.qemu, engine.accelerator, spec, begin, options)
+            .await
+            .map_err(|error| start_failure(&error))?;
+        let console = ConsoleLog::spawn(vm.console, &self.directory.path().join(CONSOLE_FILE))
+            .map_err(|error| {
+                unwritable("opening the console log", self.directory.path(), &error)
+            })?;
+        self.journal.vmm = Some(VmmIdentity {
+            pid: vm.machine.pid(),
+            start_time: vm.machine.start_time(),
+        });
+        self.vmm = Some(Vmm {
+            machine: vm.machine,
+            console,
+            started,
+        });
+        self.write_journal()?;
+        let vmm = self.vmm.as_mut().expect("it was put there just now");
+        if let Awaited::Restored(_) = awaited {
+            vmm.machine
+                .resume(RESUME_DEADLINE)
+                .await
+                .map_err(|error| failure(FailureCause::Vmm, chain(&error)))?;
+        }
+        let deadline = Duration::from_millis(order.boot_deadline_ms);
+        let life = self::life(order);
+        let met = async {
+            match awaited {
+                Awaited::Booting => session::boot(vm.link, started, Some(&life), deadline).await,
+                Awaited::Template => session::boot(vm.link, started, None, deadline).await,
+                Awaited::Restored(told) => session::restore(vm.link, started, &life, told).await,
+            }
+        };
+        let met = tokio::select! {
+            gave_up = vmm.gave_up() => Err(Stalled::GaveUp(gave_up)),
+            met = timeout(deadline, met) => match met {
+                Ok(guest) => guest.map_err(Stalled::Link),
+                Err(_) => Err(Stalled::Deadline),
+            },
+        };
+        match met {
+            Ok(guest) => {
+                self.guest = Some(guest);
+                Ok(())
+            }
+            Err(stalled) => Err(self.boot_failure(stalled, order).await),
+        }
+    }
+
+    async fn boot_failure(&mut self, stalled: Stalled, order: &MachineOrder) -> Box<Failure> {
+        // A link that broke is the end of its VMM, seen a moment too early.
+        let stalled = match stalled {
+            Stalled::Link(reason) => match self.vmm_ended_soon().await {
+                Some(exit) => Stalled::GaveUp(GaveUp::Ended(exit)),
+                None => Stalled::Link(reason),
+            },
+            other => other,
+        };
+        let (exit, cause, told) = match stalled {
+            Stalled::GaveUp(GaveUp::Ended(exit)) => (
+                Some(exit),
+                FailureCause::Vmm,
+                "the VMM ended before the guest was up".to_owned(),
+            ),
+            Stalled::GaveUp(GaveUp::StandsStill) => return disk_refused(),
+            Stalled::GaveUp(GaveUp::Console) => (
+                None,
+                FailureCause::Kernel,
+                "the guest gave up while it booted".to_owned(),
+            ),
+            Stalled::Deadline => {
+                self.engine().distrust_kvm(order, self.uid());
+                let seconds = Duration::from_millis(order.boot_deadline_ms).as_secs();
+                (
+                    None,
+                    FailureCause::Kernel,
+                    format!("the guest did not come up within {seconds} s"),
+                )
+            }
+            Stalled::Link(reason) => (None, FailureCause::Link, reason),
+        };
+        guest_failure(&self.console_lines(), exit, (cause, &told))
+    }
+}
+
+/// What a machine is given that no other has.
+fn life(order: &MachineOrder) -> NewLife {
+    let mut random = [0; 48];
+    // Cannot fail for so few bytes once the host has booted.
+    let filled = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
+    let (seed, id) = random.split_at(32);
+    NewLife {
+        seed: filled.ok().and_then(|_| seed.try_into().ok()),
+        machine_id: filled
+            .ok()
+            .map(|_| id.iter().map(|byte| format!("{byte:02x}")).collect()),
+        hostname: Some(order.id.clone()),
+    }
+}
+
+fn unnamed(size: MemoryMib) -> Result<GuestMemory, Box<Failure>> {
+    GuestMemory::unnamed(size).map_err(|error| {
+        failure(
+            FailureCause::Host,
+            format!("making the guest's memory: {error}"),
+        )
+    })
+}
+
+/// Why a VMM that was started brought up no guest.
+enum Stalled {
+    GaveUp(GaveUp),
+    Deadline,
+    Link(String),
+}

@@ -1,0 +1,235 @@
+//! Taking a snapshot of a machine that is in use.
+//!
+//! ```text
+//! freeze the guest's disks ─▶ hold the link between two frames ─▶ pause ─▶ devices, memory, disk ─▶ run on ─▶ thaw ─▶ seal
+//! ```
+//!
+//! Whatever fails, the guest runs on and nothing is left of the snapshot.
+
+use std::fs::{File, OpenOptions};
+use std::path::Path;
+use std::time::Duration;
+
+use pyro_link::{Gate, Held};
+use pyro_protocol::code::{ErrorCode, chain};
+use pyro_protocol::supervise::{Failure, FailureCause, MachineOrder, SnapshotMade};
+use pyro_vm::disk::clone_sparse;
+use pyro_vm::snapshot::{
+    DEVICES_FILE, DISK_FILE, Durability, Facts, MEMORY_FILE, Snapshot, SnapshotError, seal,
+};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::fault::{unwritable, with_hint};
+use super::origin::{self, Note, refused};
+use super::start::Starting;
+use super::unix_nanos;
+use super::vmm::Vmm;
+use crate::agent_call::{self, NewLife};
+use crate::diagnosis::failure;
+
+/// How long the guest's disks may stay frozen: longer than a capture takes, so that it never ends by this.
+const FREEZE_HOLD: Duration = Duration::from_mins(5);
+
+/// How long the guest may take to write back and freeze.
+const FREEZE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long a frame may take to be written. A guest that does not read its link keeps it longer; then it is cut, which
+/// those who go on from the snapshot can live with.
+const HOLD_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Time between two looks whether the guest has what was written.
+const DRAIN_POLL: Duration = Duration::from_micros(500);
+
+/// How long the VMM may take to pause, to save its devices, to run on.
+const VMM_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long the guest may take to thaw.
+const THAW_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Makes a snapshot of the machine in `target`. A machine that is paused stays so.
+pub(super) async fn snapshot(
+    order: &MachineOrder,
+    starting: &mut Starting,
+    target: &Path,
+    durability: Durability,
+    paused: bool,
+) -> Result<SnapshotMade, Box<Failure>> {
+    let begun = Instant::now();
+    let facts = origin::facts(order, starting)?
+        .ok_or_else(|| failure(FailureCause::Host, "only an environment has snapshots"))?;
+    let staging = staging(target, &order.id)?;
+    starting.begin_unfinished(&staging)?;
+    let made = take(starting, &staging, facts, durability, paused).await;
+    let made = match made {
+        Ok((snapshot, paused_for)) => keep(snapshot, target, durability)
+            .await
+            .map(|snapshot| (snapshot, paused_for)),
+        Err(failure) => Err(failure),
+    };
+    starting.end_unfinished(&staging);
+    let (snapshot, paused_for) = made?;
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    Ok(SnapshotMade {
+        directory: target.to_owned(),
+        bytes: snapshot.bytes(),
+        paused_ms: millis(paused_for),
+        took_ms: millis(begun.elapsed()),
+    })
+}
+
+/// Where a snapshot is made until it is whole: beside its place, under a name with the machine's id.
+fn staging(target: &Path, id: &str) -> Result<std::path::PathBuf, Box<Failure>> {
+    let invalid = |message: String, hint: &str| {
+        let told = Failure {
+            code: ErrorCode::InvalidArgument,
+            ..*failure(FailureCause::Host, message)
+        };
+        with_hint(Box::new(told), Some(hint.into()))
+    };
+    let name = target.file_name().and_then(|name| name.to_str());
+    let (Some(name), true) = (name, target.is_absolute()) else {
+        return Err(invalid(
+            format!(
+                "`{}` cannot be the directory of a snapshot",
+                target.display()
+            ),
+            "give an absolute path that ends in a plain name",
+        ));
+    };
+    if target.symlink_metadata().is_ok() {
+        return Err(invalid(
+            format!("`{}` is there already", target.display()),
+            "give another directory, or remove this one",
+        ));
+    }
+    Ok(target.with_file_name(format!(".partial-{id}-{name}")))
+}
+
+async fn take(
+    starting: &mut Starting,
+    staging: &Path,
+    facts: Facts,
+    durability: Durability,
+    paused: bool,
+) -> Result<(Snapshot, Duration), Box<Failure>> {
+    let upper = starting.upper();
+    let (Some(vmm), Some(guest)) = (&mut starting.vmm, &starting.guest) else {
+        return Err(failure(FailureCause::Host, "the machine is not up"));
+    };
+    let (link, told) = (guest.link.clone(), guest.told.clone());
+    let paused_for = if paused {
+        copy(vmm, &upper, staging).await?;
+        Duration::ZERO
+    } else {
+        agent_call::freeze(&link, FREEZE_HOLD, FREEZE_DEADLINE)
+            .await
+            .map_err(|error| guest_refused("freezing the guest's disks", &error))?;
+        let since = Instant::now();
+        let copied = match stand_still(vmm, &guest.gate).await {
+            Ok(_held) => copy(vmm, &upper, staging).await,
+            Err(failure) => Err(failure),
+        };
+        let resumed = vmm.machine.resume(VMM_DEADLINE).await;
+        let paused_for = since.elapsed();
+        let life = NewLife::default();
+        let thawed = agent_call::revive(&link, unix_nanos(), &life, THAW_DEADLINE).await;
+        copied?;
+        resumed.map_err(|error| failure(FailureCause::Vmm, chain(&error)))?;
+        thawed.map_err(|error| guest_refused("thawing the guest's disks", &error))?;
+        paused_for
+    };
+    let staging = staging.to_owned();
+    let sealed = spawn_blocking(move || {
+        let note = Note {
+            environment: None,
+            told,
+        };
+        let note = serde_json::to_value(note).expect("a note is plain data");
+        seal(&staging, facts, note, durability)
+    });
+    let snapshot = sealed
+        .await
+        .map_err(|error| failure(FailureCause::Host, error.to_string()))?
+        .map_err(|error| refused(&error))?;
+    Ok((snapshot, paused_for))
+}
+
+/// Pauses a guest that has received whole frames only. As long as the value is kept it gets nothing more.
+pub(super) async fn stand_still(vmm: &mut Vmm, gate: &Gate) -> Result<Option<Held>, Box<Failure>> {
+    let drained = async {
+        let held = gate.hold().await;
+        while !vmm.machine.link_is_drained().unwrap_or(true) {
+            sleep(DRAIN_POLL).await;
+        }
+        held
+    };
+    let held = timeout(HOLD_DEADLINE, drained).await.ok();
+    vmm.machine
+        .pause(VMM_DEADLINE)
+        .await
+        .map_err(|error| failure(FailureCause::Vmm, chain(&error)))?;
+    Ok(held)
+}
+
+/// Copies all of a paused machine.
+async fn copy(vmm: &mut Vmm, upper: &Path, staging: &Path) -> Result<(), Box<Failure>> {
+    devices(vmm, staging).await?;
+    let unwritten =
+        |error: &std::io::Error| unwritable("copying the guest's memory", staging, error);
+    let copy_memory = vmm
+        .machine
+        .copy_memory()
+        .map_err(|error| unwritten(&error))?;
+    let (memory, disk, upper) = (
+        staging.join(MEMORY_FILE),
+        staging.join(DISK_FILE),
+        upper.to_owned(),
+    );
+    let copied = spawn_blocking(move || {
+        let to = pyro_vm::memory::new_file(&memory)?;
+        copy_memory(&to)?;
+        Ok::<_, std::io::Error>(clone_sparse(&upper, &disk))
+    });
+    let copied = copied
+        .await
+        .map_err(|error| failure(FailureCause::Host, error.to_string()))?;
+    match copied {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => {
+            let hint = error.hint().map(str::to_owned);
+            Err(with_hint(failure(FailureCause::Disk, chain(&error)), hint))
+        }
+        Err(error) => Err(unwritten(&error)),
+    }
+}
+
+/// Saves the devices of a paused machine.
+pub(super) async fn devices(vmm: &mut Vmm, staging: &Path) -> Result<(), Box<Failure>> {
+    let path = staging.join(DEVICES_FILE);
+    let file: File = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .map_err(|error| unwritable("saving the machine's devices", staging, &error))?;
+    vmm.machine
+        .save_devices(&file, VMM_DEADLINE)
+        .await
+        .map_err(|error| failure(FailureCause::Vmm, chain(&error)))
+}
+
+async fn keep(
+    snapshot: Snapshot,
+    target: &Path,
+    durability: Durability,
+) -> Result<Snapshot, Box<Failure>> {
+    let target = target.to_owned();
+    let kept = spawn_blocking(move || snapshot.rename(target, durability));
+    kept.await
+        .map_err(|error| failure(FailureCause::Host, error.to_string()))?
+        .map_err(|error: SnapshotError| refused(&error))
+}
+
+fn guest_refused(doing: &str, error: &agent_call::CallError) -> Box<Failure> {
+    failure(FailureCause::Agent, format!("{doing}: {error}"))
+}

@@ -1,0 +1,253 @@
+//! A machine that is up: watched, paused, captured, until something ends it.
+
+use std::path::Path;
+use std::pin::Pin;
+use std::time::Duration;
+
+use pyro_link::Opener;
+use pyro_protocol::code::{ErrorCode, chain};
+use pyro_protocol::supervise::{
+    ControlReply, ControlRequest, EndReason, Failure, FailureCause, Lease, MachineOrder,
+};
+use pyro_vm::snapshot::Durability;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, interval, sleep_until};
+
+use super::start::Starting;
+use super::{Ending, capture, unix_nanos};
+use crate::agent_call::{self, NewLife};
+use crate::channel::Heard;
+use crate::diagnosis::{self, failure};
+
+/// Time between two questions whether the agent is there.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
+
+/// How long the agent may take to answer one: generous, because a guest under software
+/// emulation with hundreds of busy processes still lives.
+const HEARTBEAT_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Time between two looks at whether the VMM stands still.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long the VMM may take to pause or to run on.
+const VMM_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a guest that runs on may take to be told the time.
+const CLOCK_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A machine that is up.
+pub(super) struct InUse<'a> {
+    order: &'a MachineOrder,
+    starting: &'a mut Starting,
+    link: Opener,
+    expires: Instant,
+    paused: bool,
+}
+
+/// What was asked of the machine.
+enum Asked {
+    ToEnd(Ending),
+    ToDo(ControlRequest, Option<oneshot::Sender<ControlReply>>),
+}
+
+impl<'a> InUse<'a> {
+    pub(super) fn new(
+        order: &'a MachineOrder,
+        starting: &'a mut Starting,
+        link: Opener,
+        expires: Instant,
+    ) -> Self {
+        Self {
+            order,
+            starting,
+            link,
+            expires,
+            paused: false,
+        }
+    }
+
+    /// Does what is asked for, until something ends the machine.
+    pub(super) async fn watch(
+        mut self,
+        heard: &mut mpsc::Receiver<Heard>,
+    ) -> Result<Ending, Box<Failure>> {
+        let mut look = interval(LOOK_EVERY);
+        let mut heartbeat = self.heartbeat();
+        let dead_link = loop {
+            let asked = tokio::select! {
+                asked = hear(heard, self.order.lease) => asked,
+                () = sleep_until(self.expires) => {
+                    Asked::ToEnd(Ending { reason: EndReason::Expired, orderly: true })
+                }
+                exit = self.starting.vmm_ended() => return self.starting.guest_ended(exit),
+                reason = &mut heartbeat => break reason,
+                _ = look.tick() => {
+                    if let Some(failure) = self.starting.stands_still().await {
+                        return Err(failure);
+                    }
+                    continue;
+                }
+            };
+            let (request, reply) = match asked {
+                Asked::ToEnd(ending) => return Ok(self.run_to_end(ending).await),
+                Asked::ToDo(request, reply) => (request, reply),
+            };
+            let (lease, expires) = (self.order.lease, self.expires);
+            let ended = tokio::select! {
+                answer = self.answer(request) => {
+                    if let Some(reply) = reply {
+                        // Nobody waits any more, which changes nothing.
+                        let _ = reply.send(answer);
+                    }
+                    None
+                }
+                ending = asked_to_end(heard, lease) => Some(ending),
+                () = sleep_until(expires) => {
+                    Some(Ending { reason: EndReason::Expired, orderly: true })
+                }
+            };
+            if let Some(ending) = ended {
+                return Ok(self.run_to_end(ending).await);
+            }
+            heartbeat = self.heartbeat();
+        };
+        // A link dies with its VMM: that is the better story, and it comes at once.
+        if let Some(exit) = self.starting.vmm_ended_soon().await {
+            return self.starting.guest_ended(exit);
+        }
+        let fallback = (FailureCause::Link, dead_link.as_str());
+        Err(diagnosis::guest_failure(
+            &self.starting.console_lines(),
+            None,
+            fallback,
+        ))
+    }
+
+    /// Asks the agent again and again whether it is there; returns what was found when it is not. One that is paused is not
+    /// asked.
+    fn heartbeat(&self) -> Pin<Box<dyn Future<Output = String>>> {
+        let (link, paused) = (self.link.clone(), self.paused);
+        Box::pin(async move {
+            if paused {
+                return std::future::pending().await;
+            }
+            let mut beat = interval(HEARTBEAT_EVERY);
+            loop {
+                beat.tick().await;
+                if let Err(error) = agent_call::ping(&link, HEARTBEAT_DEADLINE).await {
+                    return error.to_string();
+                }
+            }
+        })
+    }
+
+    /// Only a guest that runs can end in order.
+    async fn run_to_end(&mut self, ending: Ending) -> Ending {
+        if ending.orderly
+            && let Some(vmm) = &mut self.starting.vmm
+        {
+            // One that does not run on is killed in the end.
+            let _ = vmm.machine.resume(VMM_DEADLINE).await;
+        }
+        ending
+    }
+
+    async fn answer(&mut self, request: ControlRequest) -> ControlReply {
+        let done = match request {
+            ControlRequest::Pause => self.pause().await.map(|()| ControlReply::Paused),
+            ControlRequest::Resume => self.resume().await.map(|()| ControlReply::Resumed),
+            ControlRequest::Snapshot { directory, passing } => {
+                self.snapshot(&directory, passing).await
+            }
+            ControlRequest::Stop { .. } => unreachable!("a stop is heard as one"),
+        };
+        done.unwrap_or_else(|failure| ControlReply::Refused(*failure))
+    }
+
+    async fn pause(&mut self) -> Result<(), Box<Failure>> {
+        if let Some(vmm) = &mut self.starting.vmm {
+            let paused = vmm.machine.pause(VMM_DEADLINE).await;
+            paused.map_err(|error| failure(FailureCause::Vmm, chain(&error)))?;
+            self.paused = true;
+        }
+        Ok(())
+    }
+
+    async fn resume(&mut self) -> Result<(), Box<Failure>> {
+        if !self.paused {
+            return Ok(());
+        }
+        if let Some(vmm) = &mut self.starting.vmm {
+            let resumed = vmm.machine.resume(VMM_DEADLINE).await;
+            resumed.map_err(|error| failure(FailureCause::Vmm, chain(&error)))?;
+            self.paused = false;
+        }
+        let life = NewLife::default();
+        agent_call::revive(&self.link, unix_nanos(), &life, CLOCK_DEADLINE)
+            .await
+            .map_err(|error| failure(FailureCause::Agent, format!("setting the clock: {error}")))
+    }
+
+    async fn snapshot(
+        &mut self,
+        directory: &Path,
+        passing: bool,
+    ) -> Result<ControlReply, Box<Failure>> {
+        let durability = if passing {
+            Durability::Passing
+        } else {
+            Durability::Durable
+        };
+        let paused = self.paused;
+        capture::snapshot(self.order, self.starting, directory, durability, paused)
+            .await
+            .map(ControlReply::Snapshot)
+    }
+}
+
+/// Waits for what is asked for.
+async fn hear(heard: &mut mpsc::Receiver<Heard>, lease: Lease) -> Asked {
+    loop {
+        match heard.recv().await {
+            Some(Heard::Request(ControlRequest::Stop { orderly }, _)) => {
+                return Asked::ToEnd(Ending {
+                    reason: EndReason::Stopped,
+                    orderly,
+                });
+            }
+            Some(Heard::Request(request, reply)) => return Asked::ToDo(request, reply),
+            Some(Heard::OwnerGone) if lease == Lease::Owner => {
+                return Asked::ToEnd(Ending {
+                    reason: EndReason::OwnerGone,
+                    orderly: false,
+                });
+            }
+            Some(Heard::OwnerGone) => {}
+            // Not while this process holds a sender of its own.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Waits for a request to end a machine that can do nothing else at the moment.
+pub(super) async fn asked_to_end(heard: &mut mpsc::Receiver<Heard>, lease: Lease) -> Ending {
+    loop {
+        match hear(heard, lease).await {
+            Asked::ToEnd(ending) => return ending,
+            Asked::ToDo(_, reply) => {
+                let busy = failure(
+                    FailureCause::Host,
+                    "the machine is busy with another request",
+                );
+                let busy = Failure {
+                    code: ErrorCode::Conflict,
+                    hint: Some("ask again when that is done".into()),
+                    ..*busy
+                };
+                if let Some(reply) = reply {
+                    let _ = reply.send(ControlReply::Refused(busy));
+                }
+            }
+        }
+    }
+}

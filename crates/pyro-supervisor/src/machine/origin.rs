@@ -1,0 +1,209 @@
+//! What a machine begins with: its kernel, a template, or a snapshot.
+
+use std::path::{Path, PathBuf};
+
+use pyro_protocol::code::{ErrorCode, chain};
+use pyro_protocol::supervise::{Failure, FailureCause, MachineOrder, Role, Start, StartKind};
+use pyro_vm::snapshot::{DISK_FILE, Facts, Origin as FileOrigin, Snapshot, SnapshotError};
+use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
+
+use super::fault::with_hint;
+use super::session::Told;
+use super::spec;
+use super::start::Starting;
+use crate::diagnosis::failure;
+use crate::templates::Templates;
+
+/// What a machine begins with.
+pub(super) enum Origin {
+    /// Its kernel and a blank disk.
+    Blank,
+    /// A template that is still to be made.
+    Wanted {
+        templates: Templates,
+        facts: Facts,
+        environment: String,
+    },
+    /// Where another machine was paused.
+    Paused {
+        snapshot: Snapshot,
+        told: Told,
+        kind: StartKind,
+    },
+    /// Its kernel, and the disk of a snapshot.
+    DiskOf(PathBuf),
+}
+
+/// What a snapshot's maker attaches to it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Note {
+    /// The environment of a template.
+    pub(crate) environment: Option<String>,
+    pub(super) told: Told,
+}
+
+impl Origin {
+    pub(super) fn wants_template(&self) -> bool {
+        matches!(self, Self::Wanted { .. })
+    }
+
+    pub(super) fn is_restored(&self) -> bool {
+        matches!(self, Self::Paused { .. })
+    }
+
+    /// The snapshot, if the machine goes on from one.
+    pub(super) fn snapshot(&self) -> Option<(&Snapshot, Told)> {
+        match self {
+            Self::Paused { snapshot, told, .. } => Some((snapshot, told.clone())),
+            Self::Blank | Self::Wanted { .. } | Self::DiskOf(_) => None,
+        }
+    }
+
+    /// The disk to copy, if it is not a blank one.
+    pub(super) fn disk(&self) -> Option<&Path> {
+        match self {
+            Self::Paused { snapshot, .. } => Some(snapshot.disk()),
+            Self::DiskOf(disk) => Some(disk),
+            Self::Blank | Self::Wanted { .. } => None,
+        }
+    }
+
+    pub(super) fn kind(&self) -> StartKind {
+        match self {
+            Self::Blank | Self::Wanted { .. } => StartKind::Cold,
+            Self::Paused { kind, .. } => *kind,
+            Self::DiskOf(_) => StartKind::BootedFromSnapshot,
+        }
+    }
+}
+
+/// Finds out what `order` begins with.
+pub(super) async fn find(
+    order: &MachineOrder,
+    starting: &mut Starting,
+) -> Result<(), Box<Failure>> {
+    starting.origin = match &order.start {
+        Start::Cold => Origin::Blank,
+        Start::Warm {
+            templates_dir,
+            max_bytes,
+            environment,
+        } => {
+            let templates = Templates::new(templates_dir.clone(), *max_bytes);
+            let Some(facts) = facts(order, starting)? else {
+                return Ok(());
+            };
+            let key = facts.key();
+            let found = {
+                let (templates, facts) = (templates.clone(), facts.clone());
+                spawn_blocking(move || templates.open(&key, &facts)).await
+            };
+            match found
+                .ok()
+                .flatten()
+                .and_then(|found| paused(found, StartKind::Warm).ok())
+            {
+                Some(origin) => origin,
+                None => Origin::Wanted {
+                    templates,
+                    facts,
+                    environment: environment.clone(),
+                },
+            }
+        }
+        Start::Snapshot { directory, or_boot } => {
+            let facts = facts(order, starting)?
+                .ok_or_else(|| failure(FailureCause::Host, "only an environment has snapshots"))?;
+            let at = directory.clone();
+            let opened = spawn_blocking(move || {
+                let snapshot = Snapshot::open(&at)?;
+                snapshot.check(&facts)?;
+                Ok::<_, SnapshotError>(snapshot)
+            });
+            let opened = opened
+                .await
+                .map_err(|error| failure(FailureCause::Host, error.to_string()))?;
+            match opened {
+                Ok(snapshot) => paused(snapshot, StartKind::Restored)?,
+                // What others could write to is not even booted from.
+                Err(SnapshotError::Mismatch { .. }) if *or_boot => {
+                    Origin::DiskOf(directory.join(DISK_FILE))
+                }
+                Err(error) => return Err(refused(&error)),
+            }
+        }
+    };
+    Ok(())
+}
+
+/// What machines like this one depend on; `None` for one that runs no environment.
+pub(super) fn facts(
+    order: &MachineOrder,
+    starting: &Starting,
+) -> Result<Option<Facts>, Box<Failure>> {
+    let Role::Environment {
+        root_digest,
+        kernel_digest,
+        ..
+    } = &order.role
+    else {
+        return Ok(None);
+    };
+    let spec = spec::machine(order, &starting.id, &starting.upper())
+        .map_err(|error| failure(FailureCause::Host, chain(&error)))?;
+    let origin = FileOrigin {
+        root: root_digest.clone(),
+        kernel: kernel_digest.clone(),
+        // Named after the agent's build and the kernel whose modules are in it.
+        initramfs: order
+            .initramfs
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned(),
+    };
+    let engine = starting.engine();
+    Ok(Some(Facts::of(
+        &spec,
+        &engine.qemu,
+        engine.accelerator,
+        origin,
+    )))
+}
+
+/// The origin that a snapshot is.
+pub(super) fn paused(snapshot: Snapshot, kind: StartKind) -> Result<Origin, Box<Failure>> {
+    let note: Note = serde_json::from_value(snapshot.attached().clone()).map_err(|error| {
+        failure(
+            FailureCause::Image,
+            format!("the snapshot is another program's: {error}"),
+        )
+    })?;
+    Ok(Origin::Paused {
+        snapshot,
+        told: note.told,
+        kind,
+    })
+}
+
+/// The failure of a snapshot that cannot be made or gone on from.
+pub(super) fn refused(error: &SnapshotError) -> Box<Failure> {
+    let cause = match error {
+        SnapshotError::HostFull { .. } => FailureCause::Disk,
+        _ => FailureCause::Image,
+    };
+    let told = failure(cause, chain(error));
+    let told = match error {
+        SnapshotError::Missing { .. } => Failure {
+            code: ErrorCode::NotFound,
+            ..*told
+        },
+        SnapshotError::Mismatch { .. } | SnapshotError::Untrusted { .. } => Failure {
+            code: ErrorCode::FailedPrecondition,
+            ..*told
+        },
+        _ => *told,
+    };
+    with_hint(Box::new(told), error.hint().map(str::to_owned))
+}

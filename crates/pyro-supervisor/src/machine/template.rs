@@ -1,0 +1,144 @@
+//! Making a template: a machine that has booted, kept so that others go on from it.
+
+use std::time::Duration;
+
+use pyro_protocol::code::chain;
+use pyro_protocol::supervise::{Failure, FailureCause, MachineOrder, StartKind};
+use pyro_vm::snapshot::{DISK_FILE, Durability, Facts, MEMORY_FILE, Snapshot, SnapshotError, seal};
+use pyro_vm::{Begin, GuestMemory};
+use tokio::task::spawn_blocking;
+
+use super::boot::Awaited;
+use super::origin::{Note, Origin, paused, refused};
+use super::start::Starting;
+use super::{capture, disks, spec};
+use crate::agent_call;
+use crate::diagnosis::failure;
+
+/// What a template has done before it is kept, so that the pages of a shell and what it needs lie in its memory, and the
+/// agent has done once what it will do first. That an image has no shell is no failure.
+const WARM_UP: &str = "true";
+
+/// How long that may take.
+const WARM_UP_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Makes a template if the machine is to begin with one. If it cannot be kept, the machine begins with its kernel.
+pub(super) async fn make_if_wanted(
+    order: &MachineOrder,
+    starting: &mut Starting,
+) -> Result<(), Box<Failure>> {
+    let (templates, facts, environment) = match &starting.origin {
+        Origin::Wanted {
+            templates,
+            facts,
+            environment,
+        } => (templates.clone(), facts.clone(), environment.clone()),
+        Origin::Blank | Origin::Paused { .. } | Origin::DiskOf(_) => return Ok(()),
+    };
+    let key = facts.key();
+    // Whoever comes second waits for the first and finds what it made.
+    let patience = Duration::from_millis(order.boot_deadline_ms);
+    let _lock = match templates.lock(&key, patience).await {
+        Ok(lock) => lock,
+        Err(error) => {
+            starting.origin = Origin::Blank;
+            starting.not_warm = Some(format!("waiting for the template to be made: {error}"));
+            return Ok(());
+        }
+    };
+    let found = {
+        let (templates, key, facts) = (templates.clone(), key.clone(), facts.clone());
+        spawn_blocking(move || templates.open(&key, &facts)).await
+    };
+    if let Some(snapshot) = found.ok().flatten() {
+        starting.origin = paused(snapshot, StartKind::Warm)?;
+        return Ok(());
+    }
+    let staging = templates.staging(&order.id);
+    let made = match starting.begin_unfinished(&staging) {
+        Ok(()) => make(order, starting, &staging, facts, environment).await,
+        Err(failure) => Err(NotMade::Unkept(failure)),
+    };
+    starting.end_vmm().await;
+    let kept = match made {
+        Ok(snapshot) => match spawn_blocking(move || templates.keep(snapshot, &key)).await {
+            Ok(kept) => kept.map_err(|error| chain(&error)),
+            Err(error) => Err(error.to_string()),
+        },
+        // It would not boot a second time either.
+        Err(NotMade::NotBooted(failure)) => return Err(failure),
+        Err(NotMade::Unkept(failure)) => Err(failure.message),
+    };
+    starting.end_unfinished(&staging);
+    match kept {
+        Ok(snapshot) => starting.origin = paused(snapshot, StartKind::Made)?,
+        Err(why) => {
+            starting.origin = Origin::Blank;
+            starting.not_warm = Some(format!("keeping the template: {why}"));
+        }
+    }
+    Ok(())
+}
+
+/// Why there is no template.
+enum NotMade {
+    /// The machine did not come up.
+    NotBooted(Box<Failure>),
+    /// It did, and could not be kept.
+    Unkept(Box<Failure>),
+}
+
+async fn make(
+    order: &MachineOrder,
+    starting: &mut Starting,
+    staging: &std::path::Path,
+    facts: Facts,
+    environment: String,
+) -> Result<Snapshot, NotMade> {
+    let upper = staging.join(DISK_FILE);
+    disks::make(order, None, &upper)
+        .await
+        .map_err(NotMade::Unkept)?;
+    let spec = spec::machine(order, &starting.id, &upper)
+        .map_err(|error| NotMade::NotBooted(failure(FailureCause::Host, chain(&error))))?;
+    let memory =
+        GuestMemory::in_file(&staging.join(MEMORY_FILE), spec.memory).map_err(|source| {
+            NotMade::Unkept(failure(
+                FailureCause::Disk,
+                format!("making the memory of a template: {source}"),
+            ))
+        })?;
+    let begin = Begin::Boot { memory };
+    starting
+        .bring_up(order, &spec, begin, Awaited::Template)
+        .await
+        .map_err(NotMade::NotBooted)?;
+    let (Some(vmm), Some(guest)) = (&mut starting.vmm, &starting.guest) else {
+        unreachable!("a machine that was brought up has both");
+    };
+    let _ = agent_call::exec(&guest.link, WARM_UP, WARM_UP_DEADLINE).await;
+    let told = guest.told.clone();
+    capture::stand_still(vmm, &guest.gate)
+        .await
+        .map_err(NotMade::Unkept)?;
+    capture::devices(vmm, staging)
+        .await
+        .map_err(NotMade::Unkept)?;
+    starting.end_vmm().await;
+    let note = Note {
+        environment: Some(environment),
+        told,
+    };
+    let staging = staging.to_owned();
+    let sealed = spawn_blocking(move || -> Result<Snapshot, SnapshotError> {
+        let note = serde_json::to_value(note).expect("a note is plain data");
+        seal(&staging, facts, note, Durability::Kept)
+    });
+    match sealed.await {
+        Ok(sealed) => sealed.map_err(|error| NotMade::Unkept(refused(&error))),
+        Err(error) => Err(NotMade::Unkept(failure(
+            FailureCause::Host,
+            error.to_string(),
+        ))),
+    }
+}

@@ -1,7 +1,7 @@
 //! `pyro`: throw-away Linux machines for coding agents.
 //!
 //! The only public Rust API. Owns environments that are ready to run ([`environment`]),
-//! machines ([`machine`]), commands in them ([`exec`]), trees into and out of them
+//! machines ([`machine`]), their snapshots and forks ([`snapshot`]), commands in them ([`exec`]), trees into and out of them
 //! ([`transfer`]), the one-shot run ([`run`]), Dockerfiles ([`image_build`]), the proof that an
 //! environment works here ([`prepare`]), the host's check-up ([`doctor`]) and the clearing
 //! away of what was left over ([`gc`]). It
@@ -30,7 +30,9 @@ pub mod machine;
 pub mod prepare;
 pub mod run;
 pub mod settings;
+pub mod snapshot;
 mod supervisor;
+pub mod template;
 pub mod transfer;
 
 pub use environment::{
@@ -57,9 +59,15 @@ pub use pyro_image::store::{
 pub use pyro_protocol::code::ErrorCode;
 pub use pyro_protocol::exec::{ExecEnd, is_env_name, signal_name};
 pub use pyro_protocol::request::BootTimes;
-pub use pyro_protocol::supervise::{EndReason, EngineChoice, Failure, FailureCause, Lease, Ready};
+pub use pyro_protocol::supervise::{
+    EndReason, EngineChoice, Failure, FailureCause, Lease, Ready, SnapshotMade, StartKind,
+    TemplateListing,
+};
 pub use run::{ExecPayload, Run, RunEvent, RunOptions};
 pub use settings::{Home, Settings};
+pub use snapshot::{ForkMode, ForkOptions, Forked};
+
+pub use template::{TemplatePruneOptions, TemplatePruneResult};
 
 /// The SDK's entrance. Cheap to make and to clone: it holds settings, no resources.
 #[derive(Clone, Debug)]

@@ -4,10 +4,8 @@
 //! this value it lives; when the value is dropped, or this process dies, the supervisor ends
 //! the machine and leaves nothing.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use pyro_image::store::{Hold, RunDefaults};
 use pyro_protocol::AGENT_PORT;
 use pyro_protocol::supervise::{
     ControlRequest, EndReason, Event, Failure, Lease, MAX_LINE, MachineOrder, Ready, Role, Start,
@@ -23,7 +21,7 @@ use tokio::time::timeout;
 
 use crate::Pyro;
 use crate::boot_files::BootFiles;
-use crate::environment::{EnvironmentOptions, defaults};
+use crate::environment::{EnvironmentOptions, ReadyEnvironment, defaults};
 use crate::error::Error;
 use crate::exec::{Call, Exec, ExecOptions};
 use crate::supervisor;
@@ -96,10 +94,9 @@ impl MachineOptions {
 #[derive(Debug)]
 pub struct Machine {
     id: String,
-    environment: Option<String>,
-    defaults: RunDefaults,
-    /// Keeps the environment in place until the supervisor has a hold of its own, and longer.
-    hold: Option<Arc<Hold>>,
+    /// What it runs, and how it was asked for. Keeps the environment in place until the
+    /// supervisor has a hold of its own, and longer. A builder has none.
+    pub(crate) runs: Option<(ReadyEnvironment, MachineOptions)>,
     supervisor: Child,
     events: BufReader<OwnedReadHalf>,
     line: Vec<u8>,
@@ -153,7 +150,7 @@ impl Pyro {
 impl Machine {
     pub(crate) fn of(
         pyro: &Pyro,
-        environment: &crate::environment::ReadyEnvironment,
+        environment: &ReadyEnvironment,
         options: &MachineOptions,
     ) -> Result<Self, Error> {
         let start = if options.cold {
@@ -171,7 +168,7 @@ impl Machine {
     /// Orders a machine that runs `environment` and begins with `start`.
     pub(crate) fn begin(
         pyro: &Pyro,
-        environment: &crate::environment::ReadyEnvironment,
+        environment: &ReadyEnvironment,
         start: Start,
         options: &MachineOptions,
     ) -> Result<Self, Error> {
@@ -183,9 +180,7 @@ impl Machine {
             use_lock: environment.hold.path().to_owned(),
         };
         let mut machine = Self::order(pyro, role, start, environment.boot.clone(), options)?;
-        machine.environment = Some(environment.name.clone());
-        machine.defaults = environment.defaults.clone();
-        machine.hold = Some(Arc::clone(&environment.hold));
+        machine.runs = Some((environment.clone(), options.clone()));
         Ok(machine)
     }
 
@@ -232,9 +227,7 @@ impl Machine {
         let (events, requests) = UnixStream::from_std(ours).map_err(broken)?.into_split();
         Ok(Self {
             id: order.id,
-            environment: None,
-            defaults: RunDefaults::default(),
-            hold: None,
+            runs: None,
             supervisor,
             events: BufReader::new(events),
             line: Vec::new(),
@@ -280,7 +273,10 @@ impl Machine {
 
     /// Starts a command. What the options leave open is as the environment's image says.
     pub async fn exec(&mut self, options: &ExecOptions) -> Result<Exec, Error> {
-        let options = &defaults::apply(&self.defaults, options);
+        let options = match &self.runs {
+            Some((environment, _)) => &defaults::apply(&environment.defaults, options),
+            None => options,
+        };
         let request = options.request()?;
         let call = match self.call(&request).await {
             Ok(call) => call,
@@ -399,8 +395,10 @@ impl Machine {
 
     /// A supervisor does not know the environment's name; its hints leave a place for it.
     fn named(&self, failure: Failure) -> Failure {
-        let hint = match &self.environment {
-            Some(name) => failure.hint.map(|hint| hint.replace("ENVIRONMENT", name)),
+        let hint = match &self.runs {
+            Some((environment, _)) => failure
+                .hint
+                .map(|hint| hint.replace("ENVIRONMENT", &environment.name)),
             None => failure.hint,
         };
         Failure { hint, ..failure }
@@ -439,7 +437,7 @@ impl Machine {
 }
 
 /// 48 random bits as 12 hexadecimal digits.
-fn new_id() -> String {
+pub(crate) fn new_id() -> String {
     // The standard library's hash keys come from the system's random source.
     use std::hash::{BuildHasher, Hasher, RandomState};
     let random = RandomState::new().build_hasher().finish();

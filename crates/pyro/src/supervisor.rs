@@ -4,7 +4,9 @@ use std::io;
 use std::process::Stdio;
 use std::time::Duration;
 
-use pyro_protocol::supervise::{ProbeOrder, ProbeReport, SweepOrder, SweepReport};
+use pyro_protocol::supervise::{
+    ProbeOrder, ProbeReport, SweepOrder, SweepReport, TemplatesOrder, TemplatesReport,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::AsyncWriteExt;
@@ -49,6 +51,14 @@ pub(crate) async fn sweep(settings: &Settings, dry_run: bool) -> Result<SweepRep
         dry_run,
     };
     ask(settings, "sweep", &order).await
+}
+
+/// Lists templates, and removes some.
+pub(crate) async fn templates(
+    settings: &Settings,
+    order: &TemplatesOrder,
+) -> Result<TemplatesReport, Error> {
+    ask(settings, "templates", order).await
 }
 
 async fn ask<T: DeserializeOwned>(

@@ -14,6 +14,7 @@ mod images;
 mod interrupts;
 mod kill;
 mod legacy;
+mod lifecycle;
 mod output;
 mod payload;
 mod peer;

@@ -302,6 +302,9 @@ pub struct Journal {
     pub runtime_dir: PathBuf,
     /// Slot of the user that the VMM runs as; absent when not started by root.
     pub uid_slot: Option<u32>,
+    /// The cgroup that the VMM gets, where it may have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<PathBuf>,
     /// The VMM, once it runs.
     pub vmm: Option<VmmIdentity>,
     /// Directories in which something is being made that is not finished: to be removed with
@@ -377,6 +380,23 @@ pub struct ProbeReport {
     pub qemu_version: Option<String>,
     /// One finding per engine, best first.
     pub engines: Vec<EngineFinding>,
+    /// The layers of the VMM's jail.
+    #[serde(default)]
+    pub jail: Vec<JailLayer>,
+}
+
+/// One layer of the jail that VMMs run in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JailLayer {
+    /// `user`, `namespaces`, `root`, `landlock` or `cgroup`.
+    pub name: String,
+    /// Whether VMMs get it here.
+    pub on: bool,
+    /// What it does, or why it is missing.
+    pub reason: String,
+    /// How to switch it on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
 }
 
 /// What a probe found out about one engine.

@@ -26,8 +26,8 @@ use pyro_protocol::service::{
 };
 use pyro_protocol::supervise::{
     ControlReply, ControlRequest, EndReason, EngineChoice, EngineFinding, Event, Failure,
-    FailureCause, Journal, Lease, MachineOrder, ProbeOrder, ProbeReport, Ready, Role, SnapshotMade,
-    Start, StartKind, SweepOrder, SweepReport, SweptMachine, VmmIdentity,
+    FailureCause, JailLayer, Journal, Lease, MachineOrder, ProbeOrder, ProbeReport, Ready, Role,
+    SnapshotMade, Start, StartKind, SweepOrder, SweepReport, SweptMachine, VmmIdentity,
 };
 use serde::Serialize;
 
@@ -311,6 +311,7 @@ fn the_supervisors_messages() {
                 supervisor_pid: 1,
                 runtime_dir: "/x".into(),
                 uid_slot: Some(1),
+                cgroup: Some("/sys/fs/cgroup/pyro-0".into()),
                 vmm: Some(VmmIdentity {
                     pid: 1,
                     start_time: 2,
@@ -336,6 +337,12 @@ fn the_supervisors_messages() {
                 qemu: None,
                 qemu_version: None,
                 engines: vec![finding],
+                jail: vec![JailLayer {
+                    name: "landlock".into(),
+                    on: false,
+                    reason: "why".into(),
+                    hint: Some("how".into()),
+                }],
             },
         ),
         json(

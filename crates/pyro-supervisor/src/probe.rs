@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use pyro_protocol::supervise::{EngineChoice, EngineFinding, ProbeOrder, ProbeReport};
+use pyro_protocol::supervise::{EngineChoice, EngineFinding, JailLayer, ProbeOrder, ProbeReport};
 use pyro_vm::probe::{Finding, Preference, ProbeCache};
 use pyro_vm::{Accelerator, Qemu};
 
@@ -62,6 +62,7 @@ async fn report(order: &ProbeOrder) -> ProbeReport {
         qemu: path,
         qemu_version: qemu.version().await.ok(),
         engines,
+        jail: pyro_vm::layers(uid).into_iter().map(layer).collect(),
     }
 }
 
@@ -80,6 +81,7 @@ fn nothing(qemu: Option<PathBuf>, reason: &str, hint: Option<&str>) -> ProbeRepo
         qemu,
         qemu_version: None,
         engines,
+        jail: Vec::new(),
     }
 }
 
@@ -93,5 +95,14 @@ fn finding(found: Finding) -> EngineFinding {
         reason: found.reason,
         hint: None,
         elapsed_ms: found.elapsed_ms,
+    }
+}
+
+fn layer(found: pyro_vm::Layer) -> JailLayer {
+    JailLayer {
+        name: found.name.to_owned(),
+        on: found.on,
+        reason: found.told,
+        hint: found.hint,
     }
 }

@@ -8,8 +8,8 @@ use std::fs;
 use std::path::Path;
 
 use pyro_protocol::supervise::{SweepOrder, SweepReport, SweptMachine};
-use pyro_vm::MachineId;
 use pyro_vm::process::{find_leftover, kill_verified};
+use pyro_vm::{CgroupPath, MachineId};
 
 use crate::journal::MachineDir;
 
@@ -48,10 +48,17 @@ fn sweep_one(path: &Path, dry_run: bool) -> Option<SweptMachine> {
     swept.directories.push(path.to_owned());
     // Built by our own supervisor, but read from a file: only a directory of this machine's
     // name is ever removed.
-    let (runtime_dir, unfinished) = directory
+    let (runtime_dir, unfinished, cgroup) = directory
         .read()
-        .map(|journal| (Some(journal.runtime_dir), journal.unfinished))
+        .map(|journal| {
+            (
+                Some(journal.runtime_dir),
+                journal.unfinished,
+                journal.cgroup,
+            )
+        })
         .unwrap_or_default();
+    let cgroup = cgroup.and_then(|path| CgroupPath::of(&machine, path));
     let runtime_dir =
         runtime_dir.filter(|runtime| runtime.is_absolute() && runtime.ends_with(machine.as_str()));
     let partial = format!(".partial-{machine}");
@@ -65,6 +72,12 @@ fn sweep_one(path: &Path, dry_run: bool) -> Option<SweptMachine> {
         .filter(|path| path.exists())
         .collect();
     swept.directories.extend(elsewhere.iter().cloned());
+    swept.directories.extend(
+        cgroup
+            .as_ref()
+            .map(|group| group.as_path().to_owned())
+            .filter(|group| group.exists()),
+    );
     if dry_run {
         return Some(swept);
     }
@@ -73,6 +86,9 @@ fn sweep_one(path: &Path, dry_run: bool) -> Option<SweptMachine> {
         failed = kill_verified(process.pid, process.start_time)
             .err()
             .or(failed);
+    }
+    if let Some(cgroup) = cgroup {
+        failed = cgroup.remove().err().or(failed);
     }
     for path in elsewhere {
         failed = fs::remove_dir_all(path).err().or(failed);

@@ -6,8 +6,8 @@
 
 use pyro_vm::console::ConsoleLog;
 use pyro_vm::{
-    Accelerator, Access, Begin, Disk, DiskId, GuestMemory, MachineId, MachineSpec, MachineUid,
-    MemoryMib, Network, Qemu, StartOptions, Vcpus, start,
+    Accelerator, Access, Begin, Disk, DiskId, FreedMemory, GuestMemory, MachineId, MachineSpec,
+    MachineUid, MemoryMib, Network, Qemu, StartOptions, Vcpus, start,
 };
 use std::error::Error;
 use std::ffi::OsStr;
@@ -96,6 +96,7 @@ fn spec(folder: &Path, kernel: &Path, initramfs: &Path) -> Result<MachineSpec, B
             disk("upper", Access::ReadWrite)?,
         ],
         network: Network::Off,
+        freed_memory: FreedMemory::Returned,
     })
 }
 
@@ -105,6 +106,7 @@ async fn boot(spec: &MachineSpec, folder: &Path) -> Result<Boot, Box<dyn Error>>
         uid: rustix::process::geteuid()
             .is_root()
             .then(|| MachineUid::for_slot(SLOT)),
+        cgroup: None,
         stderr_log: folder.join("stderr.log"),
         ready_within: DEADLINE,
     };

@@ -20,11 +20,11 @@ pub mod qemu;
 pub mod snapshot;
 pub mod spec;
 
-pub use jail::MachineUid;
+pub use jail::{CgroupPath, Layer, MachineUid, NoCgroup, layers};
 pub use machine::{Begin, ExitReason, RunningMachine, StartError, StartOptions, Started};
 pub use memory::GuestMemory;
 pub use qemu::{Accelerator, Qemu, start};
 pub use spec::{
-    Access, Disk, DiskId, KernelArgument, MachineId, MachineSpec, MemoryMib, Network, SpecError,
-    Vcpus,
+    Access, Disk, DiskId, FreedMemory, KernelArgument, MachineId, MachineSpec, MemoryMib, Network,
+    SpecError, Vcpus,
 };

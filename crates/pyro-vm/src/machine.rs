@@ -8,7 +8,7 @@
 //! ```
 
 use crate::console::ConsoleLog;
-use crate::jail::MachineUid;
+use crate::jail::{CgroupPath, MachineUid};
 use crate::memory::{self, GuestMemory};
 use crate::qemu::ProgramMissing;
 use crate::qemu::qmp::{Qmp, QmpError};
@@ -35,6 +35,8 @@ const LAST_WORDS_DEADLINE: Duration = Duration::from_millis(500);
 pub struct StartOptions {
     /// The user that the engine runs as. Needed when the caller is root, impossible otherwise.
     pub uid: Option<MachineUid>,
+    /// The cgroup to make for the engine. The caller removes it after the machine's end, and whenever the start failed.
+    pub cgroup: Option<CgroupPath>,
     /// Where the engine's standard error goes, bounded as [`ConsoleLog`] does.
     pub stderr_log: PathBuf,
     /// How long the engine may take until it answers on its control connection. It does so before the guest's first
@@ -52,8 +54,8 @@ pub enum Begin {
     },
     /// Where another machine of an equal specification was paused. It stands still until [`RunningMachine::resume`].
     Restore {
-        /// The other machine's memory, which stays as it is. The engine's user must be allowed to open it anew.
-        memory: File,
+        /// The other machine's memory, or a copy of it.
+        memory: GuestMemory,
         /// What [`RunningMachine::save_devices`] wrote, opened for reading.
         devices: File,
     },

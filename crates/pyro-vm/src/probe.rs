@@ -10,8 +10,9 @@ pub use cache::{Choice, NoAccelerator, Preference, ProbeCache};
 use crate::jail::MachineUid;
 use crate::machine::{End, StartError};
 use crate::qemu::{
-    Accelerator, GUEST_MACHINE, Qemu, accelerator_arguments, kvm_group, socket, spawn,
+    Accelerator, Confinement, GUEST_MACHINE, Qemu, accelerator_arguments, kvm_group, socket, spawn,
 };
+use crate::spec::Network;
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -126,7 +127,15 @@ async fn boot(
     ] {
         arguments.extend([option.to_owned(), value]);
     }
-    let child = spawn(qemu, &arguments, uid, group, vec![rom, serial])?;
+    let confinement = Confinement {
+        uid,
+        accelerator,
+        group,
+        inherit: vec![rom, serial],
+        network: Network::Off,
+        cgroup: None,
+    };
+    let child = spawn(qemu, &arguments, confinement)?;
     drop((firmware, their_console));
     Ok(watch(child, console, deadline).await)
 }

@@ -13,7 +13,7 @@ pub use machine::start;
 
 pub(crate) use args::{GUEST_MACHINE, accelerator_arguments, socket};
 pub(crate) use kvm::KvmDevice;
-pub(crate) use machine::{kvm_group, spawn};
+pub(crate) use machine::{Confinement, kvm_group, spawn};
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

@@ -3,11 +3,12 @@
 //! Owns the types of a specification and their limits. Never touches the file system: whether a path can be read is found out
 //! when the machine starts.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
 
-/// Most disks that one machine can have: the machine type has 24 virtio slots, the link and a network device take two, and a
-/// builder machine with one disk per layer needs many.
+/// Most disks that one machine can have: the machine type has 24 virtio slots, the link, the balloon and a network device take three,
+/// and a builder machine with one disk per layer needs many.
 pub const MAX_DISKS: usize = 20;
 
 /// Longest list of extra kernel arguments in bytes. The kernel cuts its command line at 2,048 bytes; our own arguments take
@@ -33,6 +34,8 @@ pub struct MachineSpec {
     pub disks: Vec<Disk>,
     /// Which network device the guest gets.
     pub network: Network,
+    /// What becomes of memory that the guest frees.
+    pub freed_memory: FreedMemory,
 }
 
 impl MachineSpec {
@@ -92,6 +95,17 @@ pub enum Network {
     Off,
     /// One device behind the engine's user-mode network stack.
     User,
+}
+
+/// What becomes of memory that the guest frees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FreedMemory {
+    /// It stays with the engine until the machine ends.
+    Kept,
+    /// The guest reports it and the host has it back. Never for a guest whose memory is a private mapping of a file that others
+    /// use: the engine (QEMU 7.2) punches holes into that file, also when a guest does so unasked.
+    Returned,
 }
 
 /// Identifies a machine on its host: 12 lowercase hexadecimal digits.
@@ -320,6 +334,7 @@ mod tests {
             cmdline: Vec::new(),
             disks: vec![disk("a"), disk("b")],
             network: Network::Off,
+            freed_memory: FreedMemory::Returned,
         };
         assert_eq!(spec.check(), Ok(()));
         spec.disks.push(disk("a"));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use pyro_image::host::HostProgram;
 use pyro_image::recipe;
 use pyro_protocol::code::ErrorCode;
-use pyro_protocol::supervise::{EngineChoice, EngineFinding, ProbeReport};
+use pyro_protocol::supervise::{EngineChoice, EngineFinding, JailLayer, ProbeReport};
 use rustix::fs::{Access, access, statvfs};
 use serde::Serialize;
 
@@ -97,6 +97,8 @@ pub struct Runtime {
     pub engine: Option<EngineChoice>,
     /// What was found about each engine, best first.
     pub engines: Vec<EngineFinding>,
+    /// The layers of the jail that VMMs run in.
+    pub jail: Vec<JailLayer>,
     /// The QEMU program.
     pub qemu: Option<PathBuf>,
     /// Its version.
@@ -207,6 +209,7 @@ impl Pyro {
                 },
                 engine: probe.chosen,
                 engines: probe.engines,
+                jail: probe.jail,
                 qemu: probe.qemu,
                 qemu_version: probe.qemu_version,
                 programs,
@@ -294,6 +297,7 @@ impl Pyro {
                     hint: error.hint(),
                     elapsed_ms: 0,
                 }],
+                jail: Vec::new(),
             },
         };
         if report.chosen.is_none() {

@@ -23,6 +23,7 @@ pub(crate) fn report(report: &DoctorReport) -> String {
         yes(report.kvm.writable)
     );
     engines(&mut text, &report.runtime);
+    jail(&mut text, &report.runtime);
     let can = &report.runtime.capabilities;
     let _ = writeln!(
         text,
@@ -89,6 +90,16 @@ fn engines(text: &mut String, runtime: &Runtime) {
             found.reason,
             found.elapsed_ms
         );
+    }
+}
+
+fn jail(text: &mut String, runtime: &Runtime) {
+    for layer in &runtime.jail {
+        let state = if layer.on { "on" } else { "off" };
+        let _ = writeln!(text, "Jail {}: {state}: {}", layer.name, layer.reason);
+        if let Some(hint) = &layer.hint {
+            let _ = writeln!(text, "  hint: {hint}");
+        }
     }
 }
 

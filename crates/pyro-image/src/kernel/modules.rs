@@ -14,12 +14,14 @@ use crate::disk::DiskError;
 use crate::kernel::{KernelError, ModuleLoad};
 
 /// What a guest needs, in the order of loading. Whatever is built in is skipped.
-const WANTED: [(&str, ModuleLoad); 7] = [
+const WANTED: [(&str, ModuleLoad); 8] = [
     ("virtio_mmio", ModuleLoad::Boot),
     ("virtio_blk", ModuleLoad::Boot),
     ("virtio_console", ModuleLoad::Boot),
     ("ext4", ModuleLoad::Boot),
     ("overlay", ModuleLoad::Boot),
+    // What the guest frees is given back to the host. Kernels that were installed before it was wanted do without.
+    ("virtio_balloon", ModuleLoad::Boot),
     ("virtio_net", ModuleLoad::Network),
     ("vmw_vsock_virtio_transport", ModuleLoad::Vsock),
 ];
@@ -198,8 +200,7 @@ mod tests {
     fn depends(name: &str) -> Result<Vec<String>, KernelError> {
         let names: &[&str] = match name {
             "virtio_mmio" | "virtio_console" => &["virtio_ring", "virtio"],
-            "virtio_blk" => &["virtio"],
-            "virtio_ring" => &["virtio"],
+            "virtio_balloon" | "virtio_blk" | "virtio_ring" => &["virtio"],
             "virtio_net" => &["net_failover", "virtio_ring"],
             "net_failover" => &["failover"],
             "vmw_vsock_virtio_transport" => &["vsock", "virtio"],
@@ -208,11 +209,12 @@ mod tests {
         Ok(names.iter().map(|&name| name.to_owned()).collect())
     }
 
-    const FILES: [&str; 11] = [
+    const FILES: [&str; 12] = [
         "failover",
         "net_failover",
         "overlay",
         "virtio",
+        "virtio_balloon",
         "virtio_blk",
         "virtio_console",
         "virtio_mmio",
@@ -235,6 +237,7 @@ mod tests {
                 "virtio_blk",
                 "virtio_console",
                 "overlay",
+                "virtio_balloon",
                 "failover",
                 "net_failover",
                 "virtio_net",
@@ -243,8 +246,8 @@ mod tests {
             ]
         );
         assert_eq!(order[0].1, ModuleLoad::Boot);
-        assert_eq!(order[6].1, ModuleLoad::Network);
-        assert_eq!(order[9].1, ModuleLoad::Vsock);
+        assert_eq!(order[7].1, ModuleLoad::Network);
+        assert_eq!(order[10].1, ModuleLoad::Vsock);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! From a specification to an agent that is ready for work, or to the reason why there is none.
 
+use std::fs::File;
 use std::time::Duration;
 
 use pyro_protocol::code::chain;
@@ -7,7 +8,8 @@ use pyro_protocol::supervise::{
     CONSOLE_FILE, Failure, FailureCause, MachineOrder, VMM_LOG_FILE, VmmIdentity,
 };
 use pyro_vm::console::ConsoleLog;
-use pyro_vm::{Begin, GuestMemory, MachineSpec, MemoryMib, StartOptions};
+use pyro_vm::{Begin, FreedMemory, GuestMemory, MachineSpec, MemoryMib, StartOptions};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
 use super::fault::{start_failure, unwritable};
@@ -37,7 +39,8 @@ pub(super) enum Awaited {
 impl Starting {
     /// The last phase: the machine runs from what it begins with.
     pub(super) async fn begin_to_run(&mut self, order: &MachineOrder) -> Result<(), Box<Failure>> {
-        let spec = spec::machine(order, &self.id, &self.upper())
+        let freed_memory = self.origin.freed_memory(order);
+        let spec = spec::machine(order, &self.id, &self.upper(), freed_memory)
             .map_err(|error| failure(FailureCause::Host, chain(&error)))?;
         let (begin, awaited) = match self.origin.snapshot() {
             None => (
@@ -50,6 +53,11 @@ impl Starting {
                 let (memory, devices) = snapshot
                     .open_files()
                     .map_err(|error| failure(FailureCause::Image, chain(&error)))?;
+                let memory = match freed_memory {
+                    FreedMemory::Kept => GuestMemory::copy_on_write(memory),
+                    // What its engine gives back must not be what others go on from.
+                    FreedMemory::Returned => copied(memory).await?,
+                };
                 (Begin::Restore { memory, devices }, Awaited::Restored(told))
             }
         };
@@ -67,6 +75,7 @@ impl Starting {
         let engine = self.engine().clone();
         let options = StartOptions {
             uid: self.uid(),
+            cgroup: self.cgroup.clone(),
             stderr_log: self.directory.path().join(VMM_LOG_FILE),
             ready_within: VMM_READY_DEADLINE,
         };
@@ -169,6 +178,20 @@ fn life(order: &MachineOrder) -> NewLife {
             .map(|_| id.iter().map(|byte| format!("{byte:02x}")).collect()),
         hostname: Some(order.id.clone()),
     }
+}
+
+/// A copy of a snapshot's memory, for one machine alone.
+async fn copied(memory: File) -> Result<GuestMemory, Box<Failure>> {
+    let told = |error: &dyn std::fmt::Display| {
+        failure(
+            FailureCause::Host,
+            format!("copying the snapshot's memory: {error}"),
+        )
+    };
+    spawn_blocking(move || GuestMemory::copy_of(&memory))
+        .await
+        .map_err(|error| told(&error))?
+        .map_err(|error| told(&error))
 }
 
 fn unnamed(size: MemoryMib) -> Result<GuestMemory, Box<Failure>> {

@@ -56,7 +56,8 @@ pub(super) async fn snapshot(
     paused: bool,
 ) -> Result<SnapshotMade, Box<Failure>> {
     let begun = Instant::now();
-    let facts = origin::facts(order, starting)?
+    let freed_memory = starting.origin.freed_memory(order);
+    let facts = origin::facts(order, starting, freed_memory)?
         .ok_or_else(|| failure(FailureCause::Host, "only an environment has snapshots"))?;
     let staging = staging(target, &order.id)?;
     starting.begin_unfinished(&staging)?;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use pyro_protocol::code::{ErrorCode, chain};
 use pyro_protocol::supervise::{Failure, FailureCause, MachineOrder, Role, Start, StartKind};
+use pyro_vm::FreedMemory;
 use pyro_vm::snapshot::{DISK_FILE, Facts, Origin as FileOrigin, Snapshot, SnapshotError};
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
@@ -69,6 +70,14 @@ impl Origin {
         }
     }
 
+    /// What becomes of memory that the guest frees.
+    pub(super) fn freed_memory(&self, order: &MachineOrder) -> FreedMemory {
+        match self {
+            Self::Paused { snapshot, .. } => snapshot.facts().freed_memory(),
+            Self::Blank | Self::Wanted { .. } | Self::DiskOf(_) => spec::freed_memory(order),
+        }
+    }
+
     pub(super) fn kind(&self) -> StartKind {
         match self {
             Self::Blank | Self::Wanted { .. } => StartKind::Cold,
@@ -91,7 +100,7 @@ pub(super) async fn find(
             environment,
         } => {
             let templates = Templates::new(templates_dir.clone(), *max_bytes);
-            let Some(facts) = facts(order, starting)? else {
+            let Some(facts) = facts(order, starting, FreedMemory::Kept)? else {
                 return Ok(());
             };
             let key = facts.key();
@@ -113,19 +122,15 @@ pub(super) async fn find(
             }
         }
         Start::Snapshot { directory, or_boot } => {
-            let facts = facts(order, starting)?
-                .ok_or_else(|| failure(FailureCause::Host, "only an environment has snapshots"))?;
             let at = directory.clone();
-            let opened = spawn_blocking(move || {
-                let snapshot = Snapshot::open(&at)?;
-                snapshot.check(&facts)?;
-                Ok::<_, SnapshotError>(snapshot)
-            });
-            let opened = opened
+            let snapshot = spawn_blocking(move || Snapshot::open(&at))
                 .await
-                .map_err(|error| failure(FailureCause::Host, error.to_string()))?;
-            match opened {
-                Ok(snapshot) => paused(snapshot, StartKind::Restored)?,
+                .map_err(|error| failure(FailureCause::Host, error.to_string()))?
+                .map_err(|error| refused(&error))?;
+            let facts = facts(order, starting, snapshot.facts().freed_memory())?
+                .ok_or_else(|| failure(FailureCause::Host, "only an environment has snapshots"))?;
+            match snapshot.check(&facts) {
+                Ok(()) => paused(snapshot, StartKind::Restored)?,
                 // What others could write to is not even booted from.
                 Err(SnapshotError::Mismatch { .. }) if *or_boot => {
                     Origin::DiskOf(directory.join(DISK_FILE))
@@ -141,6 +146,7 @@ pub(super) async fn find(
 pub(super) fn facts(
     order: &MachineOrder,
     starting: &Starting,
+    freed_memory: FreedMemory,
 ) -> Result<Option<Facts>, Box<Failure>> {
     let Role::Environment {
         root_digest,
@@ -150,7 +156,7 @@ pub(super) fn facts(
     else {
         return Ok(None);
     };
-    let spec = spec::machine(order, &starting.id, &starting.upper())
+    let spec = spec::machine(order, &starting.id, &starting.upper(), freed_memory)
         .map_err(|error| failure(FailureCause::Host, chain(&error)))?;
     let origin = FileOrigin {
         root: root_digest.clone(),

@@ -2,13 +2,16 @@
 
 use std::path::Path;
 
-use pyro_protocol::supervise::{MachineOrder, Role};
+use pyro_protocol::supervise::{MachineOrder, Role, Start};
 use pyro_vm::{
-    Access, Disk, DiskId, KernelArgument, MachineId, MachineSpec, MemoryMib, Network, SpecError,
-    Vcpus,
+    Access, Disk, DiskId, FreedMemory, KernelArgument, MachineId, MachineSpec, MemoryMib, Network,
+    SpecError, Vcpus,
 };
 
 /// The machine `id` of `order`, which writes to the disk `upper` if it runs an environment.
+///
+/// Memory that the guest frees stays with the engine where it is a private mapping of a file that
+/// others use: see [`FreedMemory`].
 ///
 /// The ids of the disks and the words of the command line are the agent's too: `init::cmdline`
 /// there reads them.
@@ -16,6 +19,7 @@ pub(super) fn machine(
     order: &MachineOrder,
     id: &MachineId,
     upper: &Path,
+    freed_memory: FreedMemory,
 ) -> Result<MachineSpec, SpecError> {
     let disk = |id: &str, path: &Path, access| -> Result<Disk, SpecError> {
         Ok(Disk {
@@ -55,5 +59,14 @@ pub(super) fn machine(
         cmdline,
         disks,
         network,
+        freed_memory,
     })
+}
+
+/// What becomes of memory that the guest frees, in a machine that is not gone on with from a snapshot of another kind.
+pub(super) fn freed_memory(order: &MachineOrder) -> FreedMemory {
+    match order.start {
+        Start::Cold => FreedMemory::Returned,
+        Start::Warm { .. } | Start::Snapshot { .. } => FreedMemory::Kept,
+    }
 }

@@ -12,7 +12,7 @@ use pyro_protocol::supervise::{
     AGENT_SOCKET, CONTROL_SOCKET, EndReason, Failure, FailureCause, Journal, MachineOrder, Ready,
     Role,
 };
-use pyro_vm::{MachineId, MachineUid};
+use pyro_vm::{CgroupPath, MachineId, MachineUid};
 use rustix::fs::{FlockOperation, flock};
 use tokio::net::UnixListener;
 use tokio::time::{Instant, timeout};
@@ -102,6 +102,7 @@ pub(super) struct Starting {
     pub(super) directory: MachineDir,
     runtime_dir: PathBuf,
     pub(super) journal: Journal,
+    pub(super) cgroup: Option<CgroupPath>,
     uid: Option<UidSlot>,
     pub(super) engine: Option<Engine>,
     pub(super) origin: Origin,
@@ -134,12 +135,15 @@ impl Starting {
         })?;
         let runtime_dir = order.runtime_dir.join(&order.id);
         let now = unix_nanos() / 1_000_000_000;
+        // A host that permits none runs the machine without: `pyro doctor` tells.
+        let cgroup = CgroupPath::find(&id).ok();
         let journal = Journal {
             schema: journal::SCHEMA,
             id: order.id.clone(),
             supervisor_pid: std::process::id(),
             runtime_dir: runtime_dir.clone(),
             uid_slot: uid.as_ref().map(|slot| u32::from(slot.slot())),
+            cgroup: cgroup.as_ref().map(|place| place.as_path().to_owned()),
             vmm: None,
             unfinished: Vec::new(),
             created_at: now,
@@ -162,6 +166,7 @@ impl Starting {
             directory,
             runtime_dir,
             journal,
+            cgroup,
             uid,
             engine: None,
             origin: Origin::Blank,
@@ -288,6 +293,10 @@ impl Starting {
     /// Ends the VMM and hands over what is to be removed.
     pub(super) async fn into_remains(mut self) -> (MachineDir, PathBuf) {
         self.end_vmm().await;
+        if let Some(cgroup) = self.cgroup.take() {
+            // One that cannot be removed now is found by the next sweep.
+            let _ = cgroup.remove();
+        }
         for unfinished in self.journal.unfinished.clone() {
             self.end_unfinished(&unfinished);
         }
@@ -396,6 +405,9 @@ mod tests {
         assert_eq!(journal.id, "0123456789ab");
         assert_eq!(journal.runtime_dir, home.path().join("run/0123456789ab"));
         assert_eq!(journal.vmm, None);
+        let cgroup = starting.cgroup.map(|place| place.as_path().to_owned());
+        assert!(cgroup.as_ref().is_none_or(|group| !group.exists()));
+        assert_eq!(journal.cgroup, cgroup);
         assert!(!home.path().join("blank").exists());
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pyro_protocol::code::chain;
 use pyro_protocol::supervise::{Failure, FailureCause, MachineOrder, StartKind};
 use pyro_vm::snapshot::{DISK_FILE, Durability, Facts, MEMORY_FILE, Snapshot, SnapshotError, seal};
-use pyro_vm::{Begin, GuestMemory};
+use pyro_vm::{Begin, FreedMemory, GuestMemory};
 use tokio::task::spawn_blocking;
 
 use super::boot::Awaited;
@@ -99,7 +99,7 @@ async fn make(
     disks::make(order, None, &upper)
         .await
         .map_err(NotMade::Unkept)?;
-    let spec = spec::machine(order, &starting.id, &upper)
+    let spec = spec::machine(order, &starting.id, &upper, FreedMemory::Kept)
         .map_err(|error| NotMade::NotBooted(failure(FailureCause::Host, chain(&error))))?;
     let memory =
         GuestMemory::in_file(&staging.join(MEMORY_FILE), spec.memory).map_err(|source| {

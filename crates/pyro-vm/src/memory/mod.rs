@@ -7,6 +7,7 @@ mod capture;
 
 pub(crate) use capture::copy;
 
+use crate::disk::copy_data;
 use crate::spec::MemoryMib;
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::fs::{File, OpenOptions, Permissions};
@@ -45,12 +46,25 @@ impl GuestMemory {
         Self::empty(file, size)
     }
 
-    /// The memory of a machine that was paused, for a machine that goes on from there.
+    /// The memory of a machine that was paused, for any number of machines that go on from there. QEMU before 8.2 opens it for
+    /// writing, which it then does not do: `file` must be open for both.
+    ///
+    /// Only for machines that keep what their guests free: see [`crate::FreedMemory`].
     pub fn copy_on_write(file: File) -> Self {
         Self {
             file,
             mapping: Mapping::CopyOnWrite,
         }
+    }
+
+    /// A copy of a paused machine's memory, for one machine that goes on from there.
+    pub fn copy_of(file: &File) -> io::Result<Self> {
+        let copy = File::from(memfd_create("pyro-memory", MemfdFlags::CLOEXEC)?);
+        copy_data(file, &copy)?;
+        Ok(Self {
+            file: copy,
+            mapping: Mapping::Shared,
+        })
     }
 
     pub(crate) fn try_clone(&self) -> io::Result<Self> {

@@ -5,7 +5,7 @@
 
 use super::Accelerator;
 use crate::memory::Mapping;
-use crate::spec::{Access, Disk, MachineSpec, Network};
+use crate::spec::{Access, Disk, FreedMemory, MachineSpec, Network};
 use std::fmt::{Display, Write};
 use std::os::fd::RawFd;
 
@@ -107,6 +107,18 @@ pub(crate) fn machine_arguments(
             "-mon",
             Properties::of("chardev=qmp").with("mode", "control"),
         );
+    match spec.freed_memory {
+        FreedMemory::Kept => {}
+        // Nothing is ever asked of the guest, which reports by itself. One without the driver keeps what it has touched.
+        FreedMemory::Returned => {
+            arguments.option(
+                "-device",
+                Properties::of("virtio-balloon-device")
+                    .with("free-page-reporting", "on")
+                    .with("deflate-on-oom", "on"),
+            );
+        }
+    }
     for (index, (disk, fd)) in spec.disks.iter().zip(&fds.disks).enumerate() {
         arguments.disk(index, disk, *fd);
     }
@@ -280,6 +292,7 @@ mod tests {
             cmdline: vec![KernelArgument::new("pyro.root=root").unwrap()],
             disks: Vec::new(),
             network: Network::Off,
+            freed_memory: FreedMemory::Kept,
         }
     }
 
@@ -333,6 +346,17 @@ mod tests {
         insta::assert_snapshot!(arguments(
             &MachineSpec {
                 network: Network::User,
+                ..spec()
+            },
+            Accelerator::Tcg
+        ));
+    }
+
+    #[test]
+    fn with_freed_memory_returned() {
+        insta::assert_snapshot!(arguments(
+            &MachineSpec {
+                freed_memory: FreedMemory::Returned,
                 ..spec()
             },
             Accelerator::Tcg

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-const DEVICE: &str = "/dev/kvm";
+/// Where the device is.
+pub(super) const KVM_DEVICE: &str = "/dev/kvm";
 
 /// The device file as it is now. Findings about the device hold only for an equal one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +26,7 @@ pub(crate) struct KvmDevice {
 impl KvmDevice {
     /// The device file, if there is one.
     pub(crate) fn find() -> Option<Self> {
-        let metadata = Path::new(DEVICE).metadata().ok()?;
+        let metadata = Path::new(KVM_DEVICE).metadata().ok()?;
         Some(Self {
             device: metadata.rdev(),
             inode: metadata.ino(),
@@ -50,14 +51,14 @@ impl KvmDevice {
             return self.useful_group().is_some() || self.mode & 0o006 == 0o006;
         }
         let access = rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK;
-        rustix::fs::accessat(CWD, DEVICE, access, AtFlags::EACCESS).is_ok()
+        rustix::fs::accessat(CWD, KVM_DEVICE, access, AtFlags::EACCESS).is_ok()
     }
 
     /// Why the device does not open, and whom it would open for, in plain words.
     pub(crate) fn refusal(&self) -> String {
         let group = group_name(self.group);
         format!(
-            "the user that runs guests has no rights on {DEVICE}: it has mode {:04o} and group `{group}`",
+            "the user that runs guests has no rights on {KVM_DEVICE}: it has mode {:04o} and group `{group}`",
             self.mode & 0o7777
         )
     }
@@ -70,7 +71,7 @@ impl KvmDevice {
                 group_name(group)
             ),
             None => format!(
-                "give a group access to {DEVICE}: `chgrp kvm {DEVICE}` and `chmod 660 {DEVICE}`"
+                "give a group access to {KVM_DEVICE}: `chgrp kvm {KVM_DEVICE}` and `chmod 660 {KVM_DEVICE}`"
             ),
         }
     }

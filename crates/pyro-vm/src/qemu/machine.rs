@@ -3,20 +3,20 @@
 //! Owns the opening of files, the sockets, the process and its first answer. Never changes a file and never looks into one.
 
 use super::args::{Descriptors, machine_arguments};
-use super::kvm::KvmDevice;
+use super::kvm::{KVM_DEVICE, KvmDevice};
 use super::qmp::{Qmp, QmpError};
 use super::{Accelerator, Qemu};
 use crate::console::ConsoleLog;
-use crate::jail::{Jail, MachineUid};
+use crate::jail::{Jail, JailPlan, MachineUid};
 use crate::machine::{Begin, RunningMachine, StartError, StartOptions, Started, exit_reason};
 use crate::memory::GuestMemory;
 use crate::process;
-use crate::spec::{Access, Disk, MachineSpec};
+use crate::spec::{Access, Disk, MachineSpec, Network};
 use rustix::fs::{FlockOperation, OFlags};
 use serde_json::json;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::Path;
@@ -58,7 +58,7 @@ pub async fn start(
     })?;
     let (memory, devices) = match begin {
         Begin::Boot { memory } => (memory, None),
-        Begin::Restore { memory, devices } => (GuestMemory::copy_on_write(memory), Some(devices)),
+        Begin::Restore { memory, devices } => (memory, Some(devices)),
     };
     let descriptors = sockets.descriptors(&files, &memory, devices.as_ref());
     let arguments = machine_arguments(spec, accelerator, &descriptors);
@@ -66,9 +66,17 @@ pub async fn start(
     let mut child = spawn(
         qemu,
         &arguments,
-        options.uid,
-        group,
-        inherited(&descriptors),
+        Confinement {
+            uid: options.uid,
+            accelerator,
+            group,
+            inherit: inherited(&descriptors),
+            network: spec.network,
+            // A host that refuses the limits after all runs the machine without them.
+            cgroup: options
+                .cgroup
+                .and_then(|place| place.make(spec.memory, accelerator).ok()),
+        },
     )?;
     let Ours { console, link, qmp } = sockets.ours;
     // What QEMU has inherited it alone shall hold, so that its end is seen as the end of the streams.
@@ -168,18 +176,49 @@ pub(crate) fn kvm_group(uid: Option<MachineUid>) -> Result<Option<u32>, StartErr
     }
 }
 
-/// Starts QEMU in its jail with nothing but `arguments` and the descriptors of `inherit`; its standard error is a pipe.
+/// What distinguishes the jail of one QEMU from that of another.
+#[derive(Debug)]
+pub(crate) struct Confinement {
+    pub(crate) uid: Option<MachineUid>,
+    pub(crate) accelerator: Accelerator,
+    /// As [`kvm_group`] gives it.
+    pub(crate) group: Option<u32>,
+    /// The only descriptors that it gets.
+    pub(crate) inherit: Vec<RawFd>,
+    pub(crate) network: Network,
+    /// The file by which it enters its cgroup.
+    pub(crate) cgroup: Option<OwnedFd>,
+}
+
+/// Starts QEMU in its jail with nothing but `arguments` and the descriptors it inherits; its standard error is a pipe.
 pub(crate) fn spawn(
     qemu: &Qemu,
     arguments: &[String],
-    uid: Option<MachineUid>,
-    group: Option<u32>,
-    inherit: Vec<RawFd>,
+    confinement: Confinement,
 ) -> Result<Child, StartError> {
-    let jail = Jail::new(uid, group, inherit).map_err(|error| StartError::Confinement {
+    let exec = |source| StartError::Exec {
+        program: qemu.program().into(),
+        source,
+    };
+    // QEMU finds its firmware from where its program is, and in the jail there are no links to it.
+    let program = qemu.program().canonicalize().map_err(exec)?;
+    let devices: &[&Path] = match confinement.accelerator {
+        Accelerator::Kvm => &[Path::new(KVM_DEVICE)],
+        Accelerator::Tcg => &[],
+    };
+    let jail = Jail::new(JailPlan {
+        program: &program,
+        uid: confinement.uid,
+        group: confinement.group,
+        inherit: confinement.inherit,
+        devices,
+        network: confinement.network,
+        cgroup: confinement.cgroup,
+    })
+    .map_err(|error| StartError::Confinement {
         reason: error.to_string(),
     })?;
-    let mut command = Command::new(qemu.program());
+    let mut command = Command::new(&program);
     command
         .args(arguments)
         .env_clear()
@@ -188,11 +227,8 @@ pub(crate) fn spawn(
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
-    jail.confine(&mut command);
-    command.spawn().map_err(|source| StartError::Exec {
-        program: qemu.program().into(),
-        source,
-    })
+    jail.confine(command.as_std_mut());
+    command.spawn().map_err(exec)
 }
 
 /// The opened files of a specification. The locks on the disks live as long as QEMU holds its copies of the descriptors.

@@ -3,7 +3,7 @@
 //! Owns the list of facts and their comparison. Never decides what follows from a difference.
 
 use crate::qemu::{Accelerator, EngineIdentity, Qemu};
-use crate::spec::{Access, MachineSpec, Network};
+use crate::spec::{Access, FreedMemory, MachineSpec, Network};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -37,6 +37,7 @@ pub struct Facts {
     vcpus: u8,
     memory_mib: u32,
     network: String,
+    freed_memory: FreedMemory,
     disks: Vec<String>,
     arguments: Vec<String>,
 }
@@ -63,6 +64,7 @@ impl Facts {
                 Network::Off => "off".into(),
                 Network::User => "user".into(),
             },
+            freed_memory: spec.freed_memory,
             disks: disks.collect(),
             arguments: spec
                 .cmdline
@@ -88,6 +90,11 @@ impl Facts {
         self.vcpus
     }
 
+    /// What becomes of memory that the guest frees.
+    pub fn freed_memory(&self) -> FreedMemory {
+        self.freed_memory
+    }
+
     /// The engine's name.
     pub fn engine(&self) -> &str {
         &self.engine
@@ -104,6 +111,7 @@ impl Facts {
             vcpus,
             memory_mib,
             network,
+            freed_memory,
             disks,
             arguments,
         } = self;
@@ -138,6 +146,11 @@ impl Facts {
                 now.memory_mib.to_string(),
             ),
             ("network", network.clone(), now.network.clone()),
+            (
+                "handling of freed memory",
+                format!("{freed_memory:?}"),
+                format!("{:?}", now.freed_memory),
+            ),
             ("disks", disks.join("; "), now.disks.join("; ")),
             (
                 "kernel arguments",
@@ -271,6 +284,7 @@ pub(super) mod tests {
             vcpus: 1,
             memory_mib: 256,
             network: "off".into(),
+            freed_memory: FreedMemory::Kept,
             disks: vec!["root, read-only".into(), "upper".into()],
             arguments: vec!["pyro.root=root".into()],
         }
@@ -283,7 +297,7 @@ pub(super) mod tests {
         let then = facts();
         assert_eq!(then.difference(&facts()), None);
         assert_eq!(then.key(), facts().key());
-        let changes: [Change; 14] = [
+        let changes: [Change; 15] = [
             ("form of the snapshot", |facts| {
                 facts.form += 1;
             }),
@@ -319,6 +333,9 @@ pub(super) mod tests {
             }),
             ("network", |facts| {
                 facts.network = "user".into();
+            }),
+            ("handling of freed memory", |facts| {
+                facts.freed_memory = FreedMemory::Returned;
             }),
             ("disks", |facts| {
                 facts.disks.reverse();

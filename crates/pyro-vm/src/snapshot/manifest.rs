@@ -261,20 +261,25 @@ impl Snapshot {
         &self.disk
     }
 
-    /// The guest's memory and the state of the devices, opened for reading.
+    /// The guest's memory, opened for both because QEMU before 8.2 wants it so, and the state of the devices, opened for reading.
     pub fn open_files(&self) -> Result<(File, File), SnapshotError> {
-        let open = |name: &str| {
-            open(&self.directory.join(name))
+        let open = |name: &str, write: bool| {
+            open_for(&self.directory.join(name), write)
                 .map_err(|source| SnapshotError::io("read", &self.directory, source))
         };
-        Ok((open(MEMORY_FILE)?, open(DEVICES_FILE)?))
+        Ok((open(MEMORY_FILE, true)?, open(DEVICES_FILE, false)?))
     }
 }
 
 fn open(path: &Path) -> io::Result<File> {
+    open_for(path, false)
+}
+
+fn open_for(path: &Path, write: bool) -> io::Result<File> {
     let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
     let file = OpenOptions::new()
         .read(true)
+        .write(write)
         .custom_flags(flags)
         .open(path)?;
     if file.metadata()?.is_file() {

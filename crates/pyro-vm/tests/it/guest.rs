@@ -1,8 +1,8 @@
 //! A guest of 60 bytes and a machine around it.
 
 use pyro_vm::{
-    Accelerator, Access, Begin, Disk, DiskId, GuestMemory, MachineId, MachineSpec, MachineUid,
-    MemoryMib, Network, Qemu, StartError, StartOptions, Started, Vcpus, start,
+    Accelerator, Access, Begin, Disk, DiskId, FreedMemory, GuestMemory, MachineId, MachineSpec,
+    MachineUid, MemoryMib, Network, Qemu, StartError, StartOptions, Started, Vcpus, start,
 };
 use std::ffi::OsStr;
 use std::io::Write;
@@ -73,6 +73,7 @@ impl World {
             cmdline: Vec::new(),
             disks: Vec::new(),
             network: Network::Off,
+            freed_memory: FreedMemory::Returned,
         }
     }
 
@@ -100,6 +101,7 @@ impl World {
 pub(crate) fn options(folder: &Path, slot: u16) -> StartOptions {
     StartOptions {
         uid: uid(slot),
+        cgroup: None,
         stderr_log: folder.join("stderr.log"),
         ready_within: DEADLINE,
     }

@@ -64,14 +64,15 @@ impl Captured {
 
     fn begin(&self) -> Begin {
         Begin::Restore {
-            memory: open(&self.path("memory")),
-            devices: open(&self.path("devices")),
+            memory: GuestMemory::copy_on_write(open(&self.path("memory"))),
+            devices: File::open(self.path("devices")).unwrap(),
         }
     }
 }
 
 fn open(path: &Path) -> File {
-    File::open(path).unwrap()
+    let both = File::options().read(true).write(true).open(path);
+    both.unwrap()
 }
 
 #[tokio::test]
@@ -135,8 +136,8 @@ async fn memory_in_a_file_is_captured_without_a_copy() {
         .unwrap();
     source.machine.kill().await.unwrap();
     let begin = Begin::Restore {
-        memory: open(&folder.path().join("memory")),
-        devices: open(&folder.path().join("devices")),
+        memory: GuestMemory::copy_on_write(open(&folder.path().join("memory"))),
+        devices: File::open(folder.path().join("devices")).unwrap(),
     };
     let mut clone = world.begin(&spec, begin).await.unwrap();
     clone.machine.resume(DEADLINE).await.unwrap();

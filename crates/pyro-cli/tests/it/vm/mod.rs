@@ -15,6 +15,7 @@ mod interrupts;
 mod kill;
 mod legacy;
 mod lifecycle;
+mod memory;
 mod output;
 mod payload;
 mod peer;

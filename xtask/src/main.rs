@@ -10,6 +10,7 @@
 
 mod ci;
 mod fuzz;
+mod kvm_lab;
 mod tidy;
 
 use std::path::Path;
@@ -31,6 +32,11 @@ Tasks:
                   github.com for the advisory database.
   fuzz [SECONDS]  Run every fuzz target for SECONDS (default 60), two at a time
   vsock           Build what tests of the vsock need; `ci` does it by itself
+  kvm-lab [--timeout-seconds N] [--memory-mib N] [--cpus N] [--fresh DIR]... -- CMD...
+                  Run a command of this checkout in a virtual machine with a working
+                  `/dev/kvm`, on a host that has none. DIR starts empty there. The exit
+                  code is the command's, 124 after the time limit (1800 s), 125 if the
+                  lab itself failed
   tidy            Check the rules of the tree; the tests of `xtask` check the same
   help            Show this text
 
@@ -49,6 +55,7 @@ fn main() -> ExitCode {
         ["fuzz"] => fuzz("60"),
         ["fuzz", seconds] => fuzz(seconds),
         ["vsock"] => ci::vsock(repository()),
+        ["kvm-lab", words @ ..] => return in_lab(words),
         ["tidy"] => tidy(),
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");
@@ -65,6 +72,18 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+fn in_lab(words: &[&str]) -> ExitCode {
+    let ran =
+        kvm_lab::Options::parse(words).and_then(|options| kvm_lab::run(repository(), &options));
+    match ran {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(kvm_lab::FAILED)
         }
     }
 }

@@ -62,6 +62,14 @@ pub(crate) fn cargo_fuzz(root: &Path) -> Result<PathBuf> {
     Ok(found)
 }
 
+/// The path of `cargo-nextest`, which is built if it is missing.
+pub(crate) fn cargo_nextest(root: &Path) -> Result<PathBuf> {
+    let mut failures = Vec::new();
+    let found = tool(root, "cargo-nextest", CARGO_NEXTEST, &mut failures)?;
+    anyhow::ensure!(failures.is_empty(), "cargo-nextest cannot be built");
+    Ok(found)
+}
+
 /// Builds what tests of the vsock need. False if that failed.
 pub(crate) fn vsock(root: &Path) -> Result<bool> {
     let mut failures = Vec::new();

@@ -9,8 +9,10 @@
 )]
 
 mod ci;
+mod firecracker;
 mod fuzz;
 mod kvm_lab;
+mod kvm_tests;
 mod tidy;
 
 use std::path::Path;
@@ -32,6 +34,10 @@ Tasks:
                   github.com for the advisory database.
   fuzz [SECONDS]  Run every fuzz target for SECONDS (default 60), two at a time
   vsock           Build what tests of the vsock need; `ci` does it by itself
+  firecracker     Fetch the Firecracker that tests run into `target/tools`
+  test-kvm [NAME]...
+                  Run the tests that need a working `/dev/kvm`, in the lab if the host
+                  has none; `make test-kvm` prepares what they need before
   kvm-lab [--timeout-seconds N] [--memory-mib N] [--cpus N] [--fresh DIR]... -- CMD...
                   Run a command of this checkout in a virtual machine with a working
                   `/dev/kvm`, on a host that has none. DIR starts empty there. The exit
@@ -55,6 +61,8 @@ fn main() -> ExitCode {
         ["fuzz"] => fuzz("60"),
         ["fuzz", seconds] => fuzz(seconds),
         ["vsock"] => ci::vsock(repository()),
+        ["firecracker"] => firecracker::ensure(repository()).map(|()| true),
+        ["test-kvm", names @ ..] => kvm_tests::run(repository(), names),
         ["kvm-lab", words @ ..] => return in_lab(words),
         ["tidy"] => tidy(),
         ["help" | "--help" | "-h"] => {

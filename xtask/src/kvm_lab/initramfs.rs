@@ -41,7 +41,7 @@ pub(super) fn write(kernel: &Kernel, staging: &Path, out: &Path) -> Result<()> {
     fs::write(staging.join("modules/order"), &names)?;
     let mut list = String::from("init\nrun.sh\nbin\nbin/busybox\nmodules\nmodules/order\n");
     for name in names.lines() {
-        list += &format!("modules/{name}\n");
+        list.extend(["modules/", name, "\n"]);
     }
     pack(staging, &list, out)
 }

@@ -146,7 +146,7 @@ fn only_entry(directory: &Path) -> Result<PathBuf> {
 }
 
 /// What a program printed. `package` is where it comes from.
-pub(super) fn output(command: &mut Command, package: &str) -> Result<String> {
+pub(crate) fn output(command: &mut Command, package: &str) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let done = command.output().with_context(|| {
         format!("starting `{name}` failed; it comes with the package `{package}`")

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+pub(crate) use kernel::output;
 pub(crate) use options::Options;
 
 use arguments::Files;

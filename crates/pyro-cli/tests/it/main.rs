@@ -5,6 +5,7 @@
     reason = "a failed step of a test is a failed test; functions beside tests count too"
 )]
 
+mod kvm;
 mod pulls;
 mod refusals;
 mod screens;

@@ -6,6 +6,7 @@
 )]
 
 mod guest;
+mod kvm;
 mod machine;
 mod probe;
 mod qmp;

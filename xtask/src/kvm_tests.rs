@@ -1,0 +1,146 @@
+//! The tests that need a working `/dev/kvm`: here if it works here, in the lab otherwise.
+//!
+//! Everything is built outside the lab, where it is quick; inside, the test runner gets a list of the binaries and builds nothing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::kvm_lab::{self, Options};
+use crate::{ci, firecracker};
+
+/// Packages with such tests.
+const PACKAGES: &[&str] = &["--package", "pyro-cli", "--package", "pyro-vm"];
+
+/// The profile of `.config/nextest.toml` that chooses them.
+const PROFILE: &[&str] = &["--profile", "kvm"];
+
+/// Directories that tests use and that must not be seen through the lab's share of the host: holes of its files are read as zeros,
+/// one by one, and blank disks are nothing else.
+const FRESH: [&str; 1] = ["target/test-cache/blank"];
+
+/// Longest time of all tests together in the lab.
+const TIME_LIMIT: Duration = Duration::from_mins(30);
+
+/// Builds and runs the tests whose names contain one of `names`, or all. False if one failed.
+pub(crate) fn run(root: &Path, names: &[&str]) -> Result<bool> {
+    firecracker::ensure(root)?;
+    let nextest = ci::cargo_nextest(root)?;
+    let run = |options: &[&str]| {
+        let words = [&["nextest", "run"], PROFILE, options, names].concat();
+        let words = words.into_iter().map(str::to_owned);
+        std::iter::once(nextest.display().to_string())
+            .chain(words)
+            .collect::<Vec<_>>()
+    };
+    if kvm_works(root)? {
+        println!("/dev/kvm works here: the tests run without a lab");
+        let command = run(PACKAGES);
+        let status = Command::new(&command[0])
+            .args(&command[1..])
+            .current_dir(root)
+            .status()?;
+        return Ok(status.success());
+    }
+    println!("/dev/kvm runs no guests here: the tests run in the lab, which emulates it");
+    let binaries = "target/kvm-lab/binaries.json";
+    let metadata = "target/kvm-lab/metadata.json";
+    let list = ["--list-type", "binaries-only", "--message-format", "json"];
+    let list = [
+        &["nextest", "list", "--cargo-quiet"],
+        PROFILE,
+        PACKAGES,
+        &list,
+    ]
+    .concat();
+    save(Command::new(&nextest).args(list), root, binaries)?;
+    save(
+        Command::new("cargo").args(["metadata", "--format-version", "1", "--offline"]),
+        root,
+        metadata,
+    )?;
+    let options = Options {
+        time_limit: TIME_LIMIT,
+        fresh: FRESH.map(PathBuf::from).into(),
+        ..Options::of(run(&[
+            "--binaries-metadata",
+            binaries,
+            "--cargo-metadata",
+            metadata,
+        ]))
+    };
+    let start = Instant::now();
+    let code = kvm_lab::run(root, &options)?;
+    println!("the lab took {:.0} s", start.elapsed().as_secs_f64());
+    Ok(code == 0)
+}
+
+/// Keeps what a command prints in a file below `root`.
+fn save(command: &mut Command, root: &Path, file: &str) -> Result<()> {
+    let path = root.join(file);
+    fs::create_dir_all(path.parent().context("the file has a directory")?)?;
+    let name = command.get_program().to_string_lossy().into_owned();
+    let status = command
+        .current_dir(root)
+        .stdout(fs::File::create(&path)?)
+        .status()
+        .with_context(|| format!("starting `{name}`"))?;
+    ensure!(status.success(), "`{name}` ended with {status}");
+    Ok(())
+}
+
+/// Whether the program that was built finds that KVM runs guests here: that it opens would not be enough.
+fn kvm_works(root: &Path) -> Result<bool> {
+    let home = root.join("target/kvm-lab/doctor");
+    let report = Command::new(root.join("target/debug/pyro"))
+        .args(["doctor", "--json"])
+        .envs(
+            ["CACHE", "STATE", "RUNTIME"]
+                .map(|place| (format!("PYRO_{place}_DIR"), home.join(place))),
+        )
+        .stdin(Stdio::null())
+        .output()
+        .context("starting target/debug/pyro; build it: `cargo build -p pyro-cli`")?;
+    usable(&report.stdout).context("`pyro doctor --json` says nothing of `qemu-kvm`")
+}
+
+fn usable(report: &[u8]) -> Option<bool> {
+    let report: serde_json::Value = serde_json::from_slice(report).ok()?;
+    let engines = report["runtime"]["engines"].as_array()?;
+    engines
+        .iter()
+        .find(|engine| engine["engine"] == "qemu-kvm")?["usable"]
+        .as_bool()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_probe_that_passed_counts() {
+        let report = |usable: &str| {
+            format!(
+                r#"{{"runtime": {{"engines": [{{"engine": "qemu-kvm", "usable": {usable}}}, {{"engine": "qemu-tcg", "usable": true}}]}}}}"#
+            )
+        };
+        assert_eq!(usable(report("true").as_bytes()), Some(true));
+        assert_eq!(usable(report("false").as_bytes()), Some(false));
+        assert_eq!(usable(b"{}"), None);
+    }
+
+    #[test]
+    fn the_profiles_share_the_tests_out() {
+        let text = fs::read_to_string(crate::repository().join(".config/nextest.toml")).unwrap();
+        let config: toml::Table = text.parse().unwrap();
+        let filter = |profile: &str| {
+            config["profile"][profile]["default-filter"]
+                .as_str()
+                .unwrap()
+        };
+        assert_eq!(filter("default"), format!("not {}", filter(PROFILE[1])));
+    }
+}

@@ -31,6 +31,8 @@ test:
 test-kvm:
 	@scripts/install-packages kvm
 	@$(MAKE) --no-print-directory test-environment
+	@PYRO_CACHE_DIR=$(CURDIR)/target/test-cache PYRO_STATE_DIR=$(CURDIR)/target/test-state \
+		target/debug/pyro run --quiet $(ENVIRONMENT) -- true
 	@$(CARGO) xtask test-kvm
 
 # The environment that machine tests share is built before them, so that no test waits for it.

@@ -1,10 +1,10 @@
 //! QEMU with KVM runs machines, and `auto` takes it.
 
-use super::world;
+use super::world_with_kvm;
 
 #[test]
 fn doctor_finds_kvm_usable_and_auto_takes_it() {
-    let world = world();
+    let world = world_with_kvm();
     let finished = world.pyro(&["doctor", "--json"]).run();
     assert_eq!(finished.code(), 0, "{}", finished.stdout_text());
     let report = finished.json();
@@ -16,7 +16,7 @@ fn doctor_finds_kvm_usable_and_auto_takes_it() {
 
 #[test]
 fn a_command_runs_in_a_machine_under_kvm() {
-    let world = world();
+    let world = world_with_kvm();
     let finished = world
         .run(
             &["--engine", "qemu-kvm", "--json"],

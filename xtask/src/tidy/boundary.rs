@@ -11,7 +11,7 @@ const UNSAFE_MODULES: [&str; 3] = [
 ];
 
 /// The only modules that start processes, and which.
-const SPAWNING_MODULES: [(&str, &str); 13] = [
+const SPAWNING_MODULES: [(&str, &str); 18] = [
     (
         "crates/pyro-agent/src/exec/spawn.rs",
         "what the host asks to run in the guest",
@@ -49,6 +49,17 @@ const SPAWNING_MODULES: [(&str, &str); 13] = [
     ("crates/pyro/src/supervisor.rs", "our own hidden supervisor"),
     ("xtask/src/ci.rs", "the steps of CI"),
     ("xtask/src/fuzz.rs", "the fuzz targets"),
+    (
+        "xtask/src/firecracker.rs",
+        "pip and the programs that unpack and check",
+    ),
+    ("xtask/src/kvm_lab/initramfs.rs", "cpio"),
+    ("xtask/src/kvm_lab/kernel.rs", "apt, dpkg-deb and busybox"),
+    (
+        "xtask/src/kvm_lab/machine.rs",
+        "the QEMU that is the lab, and mke2fs",
+    ),
+    ("xtask/src/kvm_tests.rs", "the test runner and the program"),
 ];
 
 /// How far above `unsafe` its reason may begin.

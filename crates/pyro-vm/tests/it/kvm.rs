@@ -3,7 +3,7 @@
 use crate::guest::{DEADLINE, GREETING, World, options, qemu, uid};
 use pyro_vm::machine::End;
 use pyro_vm::probe::probe;
-use pyro_vm::{Accelerator, start};
+use pyro_vm::{Accelerator, Begin, GuestMemory, start};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -20,10 +20,12 @@ async fn the_probe_guest_runs() {
 async fn a_guest_runs_talks_and_powers_off() {
     let world = World::new();
     let spec = world.spec("aaaaaaaaab01");
+    let memory = GuestMemory::unnamed(spec.memory).unwrap();
     let mut started = start(
         &qemu(),
         Accelerator::Kvm,
         &spec,
+        Begin::Boot { memory },
         options(world.folder.path(), 22),
     )
     .await

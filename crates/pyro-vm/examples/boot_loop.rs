@@ -107,6 +107,7 @@ async fn boot(spec: &MachineSpec, folder: &Path) -> Result<Boot, Box<dyn Error>>
             .is_root()
             .then(|| MachineUid::for_slot(SLOT)),
         cgroup: None,
+        tsc_khz: None,
         stderr_log: folder.join("stderr.log"),
         ready_within: DEADLINE,
     };

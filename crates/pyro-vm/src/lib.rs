@@ -19,6 +19,7 @@ pub mod process;
 pub mod qemu;
 pub mod snapshot;
 pub mod spec;
+mod tsc;
 
 pub use jail::{CgroupPath, Layer, MachineUid, NoCgroup, layers};
 pub use machine::{Begin, ExitReason, RunningMachine, StartError, StartOptions, Started};
@@ -28,3 +29,4 @@ pub use spec::{
     Access, Disk, DiskId, FreedMemory, KernelArgument, MachineId, MachineSpec, MemoryMib, Network,
     SpecError, Vcpus,
 };
+pub use tsc::TscMeter;

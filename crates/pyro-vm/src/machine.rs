@@ -37,6 +37,9 @@ pub struct StartOptions {
     pub uid: Option<MachineUid>,
     /// The cgroup to make for the engine. The caller removes it after the machine's end, and whenever the start failed.
     pub cgroup: Option<CgroupPath>,
+    /// The rate of the host's time stamp counter, if it is known: see [`crate::TscMeter`]. An emulated guest that is not told
+    /// keeps time by ticks.
+    pub tsc_khz: Option<u32>,
     /// Where the engine's standard error goes, bounded as [`ConsoleLog`] does.
     pub stderr_log: PathBuf,
     /// How long the engine may take until it answers on its control connection. It does so before the guest's first

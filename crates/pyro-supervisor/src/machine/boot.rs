@@ -76,6 +76,11 @@ impl Starting {
         let options = StartOptions {
             uid: self.uid(),
             cgroup: self.cgroup.clone(),
+            // One that goes on was told when it was booted.
+            tsc_khz: match awaited {
+                Awaited::Booting | Awaited::Template => self.tsc.khz().await,
+                Awaited::Restored(_) => None,
+            },
             stderr_log: self.directory.path().join(VMM_LOG_FILE),
             ready_within: VMM_READY_DEADLINE,
         };

@@ -28,8 +28,9 @@ use super::vmm::Vmm;
 use crate::agent_call::{self, NewLife};
 use crate::diagnosis::failure;
 
-/// How long the guest's disks may stay frozen: longer than a capture takes, so that it never ends by this.
-const FREEZE_HOLD: Duration = Duration::from_mins(5);
+/// How long the guest's disks may stay frozen, by the guest's own clock, which stands still while it is paused. The most
+/// that the agent grants.
+const FREEZE_HOLD: Duration = Duration::from_mins(1);
 
 /// How long the guest may take to write back and freeze.
 const FREEZE_DEADLINE: Duration = Duration::from_secs(30);

@@ -12,7 +12,7 @@ use pyro_protocol::supervise::{
     AGENT_SOCKET, CONTROL_SOCKET, EndReason, Failure, FailureCause, Journal, MachineOrder, Ready,
     Role,
 };
-use pyro_vm::{CgroupPath, MachineId, MachineUid};
+use pyro_vm::{CgroupPath, MachineId, MachineUid, TscMeter};
 use rustix::fs::{FlockOperation, flock};
 use tokio::net::UnixListener;
 use tokio::time::{Instant, timeout};
@@ -103,6 +103,8 @@ pub(super) struct Starting {
     runtime_dir: PathBuf,
     pub(super) journal: Journal,
     pub(super) cgroup: Option<CgroupPath>,
+    /// Begun early, so that nobody waits for it.
+    pub(super) tsc: TscMeter,
     uid: Option<UidSlot>,
     pub(super) engine: Option<Engine>,
     pub(super) origin: Origin,
@@ -167,6 +169,7 @@ impl Starting {
             runtime_dir,
             journal,
             cgroup,
+            tsc: TscMeter::begin(),
             uid,
             engine: None,
             origin: Origin::Blank,

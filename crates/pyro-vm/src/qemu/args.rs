@@ -37,11 +37,17 @@ const KERNEL_ARGUMENTS: &[&str] = &[
     "MALLOC_TRIM_THRESHOLD_=1048576",
 ];
 
-/// Kernel arguments under emulation. Without the first two, about every fourth boot hung after "could
-/// not calculate TSC khz" (QEMU 7.2, Linux 6.1). The third leaves out waiting for timer interrupts that
+/// Kernel arguments under emulation. Without the first and the rate of the time stamp counter, about every fourth boot hung
+/// after "could not calculate TSC khz" (QEMU 7.2, Linux 6.1). The second leaves out waiting for timer interrupts that
 /// come late on a busy host. Not `nosmp`: it divides by zero in `setup_local_APIC`.
-const EMULATED_KERNEL_ARGUMENTS: &[&str] =
-    &["tsc_early_khz=2000000", "lpj=4000000", "no_timer_check"];
+const EMULATED_KERNEL_ARGUMENTS: &[&str] = &["lpj=4000000", "no_timer_check"];
+
+/// The rate that is told where the host's is not known. The kernel notices that it is wrong and keeps time by ticks, of which
+/// a busy host loses some: a guest was 4 s behind after 20.
+const SOME_TSC_KHZ: u32 = 2_000_000;
+
+/// Makes the kernel believe the rate: it has nothing to check it by but ticks.
+const BELIEVE_TSC: &str = "tsc=reliable";
 
 /// The emulated processor: all that the emulator can do but three things that cost it time. With ERMS
 /// or FSRM the kernel copies by `rep movsb`, which is emulated byte by byte: leaving them out makes the
@@ -72,6 +78,7 @@ pub(crate) struct Descriptors {
 pub(crate) fn machine_arguments(
     spec: &MachineSpec,
     accelerator: Accelerator,
+    tsc_khz: Option<u32>,
     fds: &Descriptors,
 ) -> Vec<String> {
     let mut arguments = Arguments::default();
@@ -88,7 +95,7 @@ pub(crate) fn machine_arguments(
         // closed to its user, but the files themselves must be readable to it. `/dev/fdset` is not understood here (7.2).
         .option("-kernel", format!("/dev/fd/{}", fds.kernel))
         .option("-initrd", format!("/dev/fd/{}", fds.initramfs))
-        .option("-append", kernel_command_line(spec, accelerator))
+        .option("-append", kernel_command_line(spec, accelerator, tsc_khz))
         .option("-chardev", socket("console", fds.console))
         .option("-serial", "chardev:console")
         .option("-chardev", socket("link", fds.link))
@@ -202,15 +209,20 @@ impl Display for Properties {
     }
 }
 
-fn kernel_command_line(spec: &MachineSpec, accelerator: Accelerator) -> String {
-    let emulated = match accelerator {
-        Accelerator::Kvm => &[],
-        Accelerator::Tcg => EMULATED_KERNEL_ARGUMENTS,
-    };
-    let ours = KERNEL_ARGUMENTS.iter().chain(emulated).copied();
-    ours.chain(spec.cmdline.iter().map(crate::KernelArgument::as_str))
-        .collect::<Vec<_>>()
-        .join(" ")
+fn kernel_command_line(
+    spec: &MachineSpec,
+    accelerator: Accelerator,
+    tsc_khz: Option<u32>,
+) -> String {
+    let mut words: Vec<String> = KERNEL_ARGUMENTS.iter().map(|&word| word.into()).collect();
+    if accelerator == Accelerator::Tcg {
+        words.extend(EMULATED_KERNEL_ARGUMENTS.iter().map(|&word| word.into()));
+        let khz = tsc_khz.unwrap_or(SOME_TSC_KHZ);
+        words.push(format!("tsc_early_khz={khz}"));
+        words.extend(tsc_khz.map(|_| BELIEVE_TSC.into()));
+    }
+    words.extend(spec.cmdline.iter().map(|word| word.as_str().to_owned()));
+    words.join(" ")
 }
 
 #[derive(Debug, Default)]
@@ -320,7 +332,7 @@ mod tests {
             qmp: 14,
             disks,
         };
-        let words = machine_arguments(spec, accelerator, &fds);
+        let words = machine_arguments(spec, accelerator, Some(2_600_001), &fds);
         // One option with its value on a line.
         words.join(" ").replace(" -", "\n-")
     }
@@ -377,6 +389,14 @@ mod tests {
         let list = arguments(&MachineSpec { disks, ..spec() }, Accelerator::Tcg);
         assert!(!list.contains("secret"), "no path may reach QEMU");
         insta::assert_snapshot!(list);
+    }
+
+    #[test]
+    fn an_unknown_rate_is_told_and_not_to_be_believed() {
+        let line = kernel_command_line(&spec(), Accelerator::Tcg, None);
+        assert!(line.contains(" tsc_early_khz=2000000 ") && !line.contains(BELIEVE_TSC));
+        let line = kernel_command_line(&spec(), Accelerator::Kvm, Some(1));
+        assert!(!line.contains("tsc"), "{line}");
     }
 
     #[test]

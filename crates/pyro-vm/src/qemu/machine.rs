@@ -61,7 +61,7 @@ pub async fn start(
         Begin::Restore { memory, devices } => (memory, Some(devices)),
     };
     let descriptors = sockets.descriptors(&files, &memory, devices.as_ref());
-    let arguments = machine_arguments(spec, accelerator, &descriptors);
+    let arguments = machine_arguments(spec, accelerator, options.tsc_khz, &descriptors);
 
     let mut child = spawn(
         qemu,

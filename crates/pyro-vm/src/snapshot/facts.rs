@@ -53,10 +53,8 @@ impl Facts {
             form: FORM,
             engine: format!("qemu-{accelerator}"),
             engine_program: qemu.identity().clone(),
-            cpu: match accelerator {
-                Accelerator::Kvm => HostCpu::read(),
-                Accelerator::Tcg => HostCpu::emulated(),
-            },
+            // Under emulation the guest has the rate of the host's time stamp counter.
+            cpu: HostCpu::read(),
             origin,
             vcpus: spec.vcpus.get(),
             memory_mib: spec.memory.get(),
@@ -212,14 +210,6 @@ impl HostCpu {
         Self::parse(&text)
     }
 
-    /// The one that the emulator makes up, whatever the host's.
-    fn emulated() -> Self {
-        Self {
-            model: "emulated".into(),
-            features: String::new(),
-        }
-    }
-
     fn parse(cpuinfo: &str) -> Self {
         let first = cpuinfo.split("\n\n").next().unwrap_or_default();
         let field = |name: &str| {
@@ -247,10 +237,7 @@ impl HostCpu {
 
 impl fmt::Display for HostCpu {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.features.as_str() {
-            "" => out.write_str(&self.model),
-            features => write!(out, "{} (features {features})", self.model),
-        }
+        write!(out, "{} (features {})", self.model, self.features)
     }
 }
 
@@ -275,7 +262,7 @@ pub(super) mod tests {
                 size: 1,
                 modified_ns: 2,
             },
-            cpu: HostCpu::emulated(),
+            cpu: HostCpu::parse("model name: Y"),
             origin: Origin {
                 root: "r".into(),
                 kernel: "k".into(),

@@ -102,6 +102,7 @@ pub(crate) fn options(folder: &Path, slot: u16) -> StartOptions {
     StartOptions {
         uid: uid(slot),
         cgroup: None,
+        tsc_khz: None,
         stderr_log: folder.join("stderr.log"),
         ready_within: DEADLINE,
     }

@@ -110,11 +110,13 @@ async fn works(machine: &mut Machine) {
     let (said, code) = output(machine, "echo out; echo err >&2; exit 7").await;
     assert_eq!((said.as_str(), code), ("out\n", 7));
     // Files.
-    let write = json!({"action": "file_write", "path": "/root/new", "content": "text\n"});
+    let write = json!({"action": "file_write", "path": "new", "content": "text\n"});
     let written = ask(machine, write).await;
     assert_eq!(written["code"], Value::Null, "{written}");
     assert_eq!(
-        output(machine, "cat /root/new; rm /root/new").await.0,
+        output(machine, "cat /workspace/new; rm /workspace/new")
+            .await
+            .0,
         "text\n"
     );
     // Archives.

@@ -1,8 +1,8 @@
-//! The machine's names: `/etc/machine-id`, `/etc/hostname` and the kernel's host name.
+//! The machine's names: `/etc/machine-id`, `/etc/hostname`, the kernel's host name, and the id
+//! of its boot.
 //!
-//! `boot_id` is the kernel's own and cannot be changed: the clones of one memory snapshot
-//! share it. A D-Bus machine id that is a file of its own, not the usual link to
-//! `/etc/machine-id`, is left alone.
+//! An image without `/etc` has no place for the files and gets none. A D-Bus machine id that is
+//! a file of its own, not the usual link to `/etc/machine-id`, is left alone.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use super::settings::Settings;
 
 /// Gives the machine the names of `identity`. The error says which part failed; the parts
-/// before it hold.
+/// before it hold. Whoever has new random bytes adds them to the kernel's first.
 pub(super) fn set(settings: &dyn Settings, identity: &Identity) -> io::Result<()> {
     if let Some(id) = &identity.machine_id {
         write_name(settings.root()?, "machine-id", id, Mode::from(0o444))?;
@@ -31,12 +31,21 @@ pub(super) fn set(settings: &dyn Settings, identity: &Identity) -> io::Result<()
     Ok(())
 }
 
+/// Gives the machine another boot id, as far as it can be had: no program is worse off with
+/// the one of before than without its machine.
+pub(super) fn renew_boot_id(settings: &dyn Settings, identity: &Identity) {
+    let apart = identity.machine_id.as_deref().unwrap_or_default();
+    let _ = settings.renew_boot_id(apart.as_bytes());
+}
+
 /// Replaces `etc/<file>` beneath `root` by one line. Readers see the old or the new line. A
 /// link is replaced and not followed. Nothing is forced to the disk: a clone does this
 /// before its first command, and the line counts only while the machine lives.
 fn write_name(root: &Path, file: &str, line: &str, mode: Mode) -> io::Result<()> {
     let write = || -> io::Result<()> {
-        let etc = open_etc(root)?;
+        let Some(etc) = open_etc(root)? else {
+            return Ok(());
+        };
         let staged = CString::new(format!(".{file}.pyro")).expect("a fixed name has no NUL");
         // Left by an agent that died between the two steps.
         match rustix::fs::unlinkat(&etc, &staged, AtFlags::empty()) {
@@ -54,21 +63,16 @@ fn write_name(root: &Path, file: &str, line: &str, mode: Mode) -> io::Result<()>
     write().map_err(|error| told(&format!("writing /etc/{file}"), &error))
 }
 
-fn open_etc(root: &Path) -> io::Result<OwnedFd> {
+/// The directory of the names; `None` where the image has none.
+fn open_etc(root: &Path) -> io::Result<Option<OwnedFd>> {
     let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(root, directory, Mode::empty())?;
-    match rustix::fs::mkdirat(&root, "etc", Mode::from(0o755)) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(errno) => return Err(errno.into()),
-    }
     let beneath = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    Ok(rustix::fs::openat2(
-        &root,
-        "etc",
-        directory,
-        Mode::empty(),
-        beneath,
-    )?)
+    match rustix::fs::openat2(&root, "etc", directory, Mode::empty(), beneath) {
+        Ok(etc) => Ok(Some(etc)),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 fn told(doing: &str, error: &io::Error) -> io::Error {

@@ -5,6 +5,7 @@
 //! and connections to ports. Everything
 //! that may block runs beside the agent's one thread, a few at a time.
 
+mod boot_id;
 mod connect;
 mod disks;
 mod freeze;
@@ -136,6 +137,9 @@ impl Machine {
         self.freezer.check()?;
         self.beside(CHANGE_DEADLINE, "renewing the identity", move |settings| {
             identity::set(settings, &identity)?;
+            if identity.machine_id.is_some() {
+                identity::renew_boot_id(settings, &identity);
+            }
             Ok(Done::new(()))
         })
         .await
@@ -235,6 +239,9 @@ impl Machine {
                     None => None,
                 };
                 identity::set(settings, &order.identity)?;
+                if order.seed.is_some() || order.identity.machine_id.is_some() {
+                    identity::renew_boot_id(settings, &order.identity);
+                }
                 Ok(Done::new(Revived {
                     offset_ns,
                     thawed,

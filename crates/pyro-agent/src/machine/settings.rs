@@ -11,7 +11,7 @@ use std::sync::Arc;
 use rustix::fs::{FileType, fstat, makedev};
 
 use super::disks::{self, Disk};
-use super::ioctl;
+use super::{boot_id, ioctl};
 use crate::clock;
 
 /// Major and minor number of the random device, from the kernel's list of devices.
@@ -28,6 +28,10 @@ pub trait Settings: Debug + Send + Sync {
 
     /// Sets the kernel's host name.
     fn set_hostname(&self, name: &str) -> io::Result<()>;
+
+    /// Gives what runs in the machine another id of its boot, apart from those of machines that
+    /// are given other bytes.
+    fn renew_boot_id(&self, apart: &[u8]) -> io::Result<()>;
 
     /// The root directory, whose `/etc` holds the names.
     fn root(&self) -> io::Result<&Path>;
@@ -84,6 +88,10 @@ impl Settings for Guest {
         Ok(rustix::system::sethostname(name.as_bytes())?)
     }
 
+    fn renew_boot_id(&self, apart: &[u8]) -> io::Result<()> {
+        boot_id::renew(apart)
+    }
+
     fn root(&self) -> io::Result<&Path> {
         Ok(Path::new("/"))
     }
@@ -122,6 +130,10 @@ impl Settings for Elsewhere {
     }
 
     fn set_hostname(&self, _name: &str) -> io::Result<()> {
+        Self::refuse()
+    }
+
+    fn renew_boot_id(&self, _apart: &[u8]) -> io::Result<()> {
         Self::refuse()
     }
 

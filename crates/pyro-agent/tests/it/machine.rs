@@ -37,6 +37,7 @@ pub(crate) struct Notes {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Faults {
     pub(crate) no_entropy: bool,
+    pub(crate) no_boot_id: bool,
     pub(crate) no_sync: bool,
     pub(crate) sync_takes: Duration,
     /// The disk that cannot be frozen now.
@@ -132,6 +133,15 @@ impl Settings for Notes {
         Ok(())
     }
 
+    fn renew_boot_id(&self, apart: &[u8]) -> io::Result<()> {
+        if self.faults().no_boot_id {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let apart = String::from_utf8_lossy(apart);
+        self.note(format!("boot id, apart by {apart:?}"));
+        Ok(())
+    }
+
     fn root(&self) -> io::Result<&Path> {
         Ok(self.root.path())
     }
@@ -223,7 +233,8 @@ fn names_are_replaced_whole_and_links_not_followed() {
             .await;
         assert_eq!(reply, json!({"ok": true}));
     });
-    assert_eq!(notes.take(), ["hostname box-1.lan, file true"]);
+    let boot_id = format!("boot id, apart by {MACHINE_ID:?}");
+    assert_eq!(notes.take(), ["hostname box-1.lan, file true", &boot_id]);
     assert_eq!(read(&notes, "etc/hostname"), "box-1.lan\n");
     assert_eq!(read(&notes, "etc/machine-id"), format!("{MACHINE_ID}\n"));
     assert_eq!(read(&notes, "var/id"), "other\n");
@@ -247,15 +258,16 @@ fn an_etc_that_leads_out_stays_inside() {
     symlink(outside.path(), notes.path("etc")).expect("a link");
     with_machine(&notes, async |guest| {
         let reply = guest.ask_line(&identity(None, Some(MACHINE_ID))).await;
-        assert_eq!(reply["code"], "guest_error", "{reply}");
+        assert_eq!(reply, json!({"ok": true}));
     });
     let written = std::fs::read_dir(outside.path()).expect("a directory");
     assert_eq!(written.count(), 0);
 }
 
 #[test]
-fn a_root_without_etc_gets_one_and_one_name_leaves_the_other() {
+fn one_name_leaves_the_other() {
     let notes = Notes::new();
+    std::fs::create_dir(notes.path("etc")).expect("a directory");
     with_machine(&notes, async |guest| {
         let upper = MACHINE_ID.to_uppercase();
         let reply = guest.ask_line(&identity(None, Some(&upper))).await;
@@ -263,9 +275,50 @@ fn a_root_without_etc_gets_one_and_one_name_leaves_the_other() {
         // Twice is as good as once.
         guest.ask_line(&identity(None, Some(&upper))).await;
     });
-    assert_eq!(notes.take(), Vec::<String>::new());
+    let boot_id = format!("boot id, apart by {MACHINE_ID:?}");
+    assert_eq!(notes.take(), [boot_id.clone(), boot_id]);
     assert_eq!(read(&notes, "etc/machine-id"), format!("{MACHINE_ID}\n"));
     assert!(!notes.path("etc/hostname").exists());
+}
+
+#[test]
+fn names_without_a_place_are_left_out() {
+    let notes = Notes::new();
+    with_machine(&notes, async |guest| {
+        for file in [false, true] {
+            if file {
+                std::fs::write(notes.path("etc"), "no directory").expect("a file");
+            }
+            let reply = guest
+                .ask_line(&identity(Some("bare"), Some(MACHINE_ID)))
+                .await;
+            assert_eq!(reply, json!({"ok": true}));
+            let boot_id = format!("boot id, apart by {MACHINE_ID:?}");
+            assert_eq!(notes.take(), ["hostname bare, file false", &boot_id]);
+            assert_eq!(notes.path("etc").exists(), file);
+        }
+    });
+}
+
+#[test]
+fn a_boot_id_that_cannot_be_renewed_is_no_failure_and_a_name_alone_renews_none() {
+    let notes = Notes::new();
+    with_machine(&notes, async |guest| {
+        let reply = guest.ask_line(&identity(Some("box"), None)).await;
+        assert_eq!(reply, json!({"ok": true}));
+        assert_eq!(notes.take(), ["hostname box, file false"]);
+        let revive = json!({"action": "revive", "unix_ns": 1, "seed_b64": SEED}).to_string();
+        assert_eq!(guest.ask_line(&revive).await["ok"], true);
+        let seeded = ["clock 1", "entropy 32", "boot id, apart by \"\""];
+        assert_eq!(notes.take(), seeded);
+        notes.set_faults(Faults {
+            no_boot_id: true,
+            ..Faults::default()
+        });
+        assert_eq!(guest.ask_line(&revive).await["ok"], true);
+        let reply = guest.ask_line(&identity(None, Some(MACHINE_ID))).await;
+        assert_eq!(reply, json!({"ok": true}));
+    });
 }
 
 fn identity(hostname: Option<&str>, machine_id: Option<&str>) -> String {

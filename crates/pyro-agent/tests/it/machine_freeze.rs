@@ -218,7 +218,8 @@ fn a_machine_at_rest_is_frozen_if_so_ordered_and_thawed_by_its_revival() {
                 "thaw data",
                 "clock 42",
                 "entropy 32",
-                "hostname b, file true"
+                "hostname b, file false",
+                "boot id, apart by \"\""
             ]
         );
         assert_open(&guest).await;

@@ -1,5 +1,6 @@
 //! The agent's newer actions where they matter: in a real machine, as its first process.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use pyro_testing::World;
@@ -211,6 +212,7 @@ fn the_machine_tells_how_it_is_and_takes_a_new_name() {
         &json!({"command": "hostname; cat /etc/machine-id"}),
     );
     assert_eq!(told["stdout"], "box\n0123456789abcdef0123456789abcdef\n");
+    boot_ids_are_renewed(&socket, &named);
     // A server in the guest, reached through the link alone.
     let server = "perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(Listen => 1, LocalAddr => \"127.0.0.1\", \
                   LocalPort => 8080); print \"up\\n\"; close STDOUT; $c = $s->accept; print $c \"hi \".<$c>'";
@@ -233,6 +235,29 @@ fn the_machine_tells_how_it_is_and_takes_a_new_name() {
     let mut answer = String::new();
     std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
     assert_eq!(answer, "{\"ok\":true}\nhi there\n");
+}
+
+/// Another boot id with each machine id, also after the guest took ours away; one mount in all.
+fn boot_ids_are_renewed(socket: &Path, named: &Value) {
+    let say = |command: &str| ask(socket, &json!({"command": command}))["stdout"].clone();
+    let look = "cat /proc/sys/kernel/random/boot_id; stat -c %a /proc/sys/kernel/random/boot_id; \
+                grep -c boot_id /proc/self/mountinfo";
+    let mut seen = vec![say(look)];
+    for round in 0..4 {
+        if round == 2 {
+            say("rm -r /run/pyro");
+        }
+        assert_eq!(ask(socket, named)["ok"], true);
+        let told = say(look);
+        let lines: Vec<&str> = told.as_str().unwrap().lines().collect();
+        assert_eq!(
+            (lines[0].len(), &lines[1..]),
+            (36, &["444", "1"][..]),
+            "{told}"
+        );
+        assert!(!seen.contains(&told), "{told}");
+        seen.push(told);
+    }
 }
 
 #[test]

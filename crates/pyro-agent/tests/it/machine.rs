@@ -282,6 +282,31 @@ fn one_name_leaves_the_other() {
 }
 
 #[test]
+fn a_name_of_the_same_length_is_written_over_unless_it_is_shared() {
+    let notes = Notes::new();
+    std::fs::create_dir(notes.path("etc")).expect("a directory");
+    let inode = || {
+        let about = std::fs::metadata(notes.path("etc/hostname")).expect("the file is there");
+        std::os::unix::fs::MetadataExt::ino(&about)
+    };
+    with_machine(&notes, async |guest| {
+        guest.ask_line(&identity(Some("one"), None)).await;
+        let first = inode();
+        guest.ask_line(&identity(Some("two"), None)).await;
+        assert_eq!(
+            (read(&notes, "etc/hostname").as_str(), inode()),
+            ("two\n", first)
+        );
+        // What else the file is called must not change with it.
+        std::fs::hard_link(notes.path("etc/hostname"), notes.path("kept")).expect("a link");
+        guest.ask_line(&identity(Some("six"), None)).await;
+        assert_ne!(inode(), first);
+    });
+    assert_eq!(read(&notes, "etc/hostname"), "six\n");
+    assert_eq!(read(&notes, "kept"), "two\n");
+}
+
+#[test]
 fn names_without_a_place_are_left_out() {
     let notes = Notes::new();
     with_machine(&notes, async |guest| {

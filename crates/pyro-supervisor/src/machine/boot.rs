@@ -30,7 +30,7 @@ const RESUME_DEADLINE: Duration = Duration::from_secs(5);
 pub(super) enum Awaited {
     /// One that is being booted, for a machine that is used.
     Booting,
-    /// One that is being booted, for a template: it is given nothing that others must not have.
+    /// One that is being booted, for a template: what it is given every copy of it gets anew.
     Template,
     /// One that goes on, and what it told when it had booted.
     Restored(Told),
@@ -113,8 +113,9 @@ impl Starting {
         let life = self::life(order);
         let met = async {
             match awaited {
-                Awaited::Booting => session::boot(vm.link, started, Some(&life), deadline).await,
-                Awaited::Template => session::boot(vm.link, started, None, deadline).await,
+                Awaited::Booting | Awaited::Template => {
+                    session::boot(vm.link, started, &life, deadline).await
+                }
                 Awaited::Restored(told) => session::restore(vm.link, started, &life, told).await,
             }
         };

@@ -35,11 +35,11 @@ pub(super) struct Told {
     pub(super) boot: BootTimes,
 }
 
-/// Meets an agent that is being booted, and gives it its `life`, if any.
+/// Meets an agent that is being booted, and gives it its `life`.
 pub(super) async fn boot(
     mut carrier: UnixStream,
     started: Instant,
-    life: Option<&NewLife>,
+    life: &NewLife,
     deadline: Duration,
 ) -> Result<Guest, String> {
     sync::as_host(&mut carrier, unix_nanos())
@@ -50,9 +50,7 @@ pub(super) async fn boot(
         .await
         .map_err(|error| error.to_string())?;
     let took = started.elapsed();
-    if let Some(life) = life {
-        revive(&link, life).await?;
-    }
+    revive(&link, life).await?;
     Ok(Guest {
         link,
         gate,

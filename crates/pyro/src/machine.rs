@@ -262,10 +262,12 @@ impl Machine {
     /// The next stage of the start; `None` when the machine is ready. Cancel-safe.
     pub(crate) async fn next_phase(&mut self) -> Result<Option<String>, Error> {
         while self.ready.is_none() {
+            if let Some(reason) = self.ended {
+                return Err(self.end_error(reason));
+            }
             match self.next_event().await? {
                 Event::Phase { phase } => return Ok(Some(phase)),
-                Event::Ready(_) | Event::Failed(_) => {}
-                Event::Ended { reason } => return Err(self.end_error(reason)),
+                Event::Ready(_) | Event::Failed(_) | Event::Ended { .. } => {}
             }
         }
         Ok(None)
@@ -416,8 +418,9 @@ impl Machine {
         }
     }
 
-    fn end_error(&mut self, reason: EndReason) -> Error {
-        match (self.failure.take(), reason) {
+    /// Whoever asks again is told the same.
+    fn end_error(&self, reason: EndReason) -> Error {
+        match (self.failure.clone(), reason) {
             (Some(failure), _) => Error::Machine(failure),
             (None, EndReason::Expired) => Error::Expired,
             (None, EndReason::Stopped) => Error::Ended {

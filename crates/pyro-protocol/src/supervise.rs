@@ -344,6 +344,8 @@ pub struct ProbeOrder {
 pub struct SweepOrder {
     /// Directory below which machines have their own.
     pub machines_dir: PathBuf,
+    /// Directory of the templates, of which they may have left locks and halves.
+    pub templates_dir: PathBuf,
     /// Report only.
     pub dry_run: bool,
 }

@@ -349,6 +349,7 @@ fn the_supervisors_messages() {
             "sweep order",
             &SweepOrder {
                 machines_dir: "/m".into(),
+                templates_dir: "/t".into(),
                 dry_run: true,
             },
         ),

@@ -12,9 +12,19 @@ use pyro_vm::process::{find_leftover, kill_verified};
 use pyro_vm::{CgroupPath, MachineId};
 
 use crate::journal::MachineDir;
+use crate::templates::Templates;
 
 /// Clears away every dead machine, or tells which it would.
 pub fn run(order: &SweepOrder) -> SweepReport {
+    let report = sweep_machines(order);
+    if !order.dry_run {
+        // After the machines, whose locks they are.
+        Templates::new(order.templates_dir.clone(), u64::MAX).remove_remains();
+    }
+    report
+}
+
+fn sweep_machines(order: &SweepOrder) -> SweepReport {
     let Ok(entries) = fs::read_dir(&order.machines_dir) else {
         return SweepReport::default();
     };

@@ -158,15 +158,20 @@ impl Templates {
         }
     }
 
-    /// Removes what a killed process was about to remove.
-    fn remove_remains(&self) {
+    /// Removes what killed processes were about to remove, and the locks that they held.
+    pub(crate) fn remove_remains(&self) {
         for entry in fs::read_dir(&self.directory)
             .into_iter()
             .flatten()
             .flatten()
         {
-            if entry.file_name().to_string_lossy().starts_with(REMOVED) {
-                let _ = fs::remove_dir_all(entry.path());
+            let (name, path) = (entry.file_name(), entry.path());
+            let name = name.to_string_lossy();
+            // What cannot be removed now is tried again the next time.
+            if name.starts_with(REMOVED) {
+                let _ = fs::remove_dir_all(path);
+            } else if name.starts_with(MAKING) {
+                let _ = remove_if_free(&path);
             }
         }
     }
@@ -219,6 +224,17 @@ impl Templates {
     }
 }
 
+/// Removes a lock that nobody holds.
+fn remove_if_free(path: &Path) -> io::Result<()> {
+    let file = File::open(path)?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    if is_at(&file, path) {
+        // While it is locked: whoever waits for it finds that it is another file now.
+        fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
 /// Whether `file` is still what `path` names.
 fn is_at(file: &File, path: &Path) -> bool {
     match (file.metadata(), fs::metadata(path)) {
@@ -243,4 +259,26 @@ fn size_of(directory: &Path) -> u64 {
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH)
         .map_or(0, |age| age.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_killed_processes_left_is_removed_and_what_is_held_is_not() {
+        let home = tempfile::tempdir().unwrap();
+        let templates = Templates::new(home.path().to_owned(), u64::MAX);
+        let held = templates.lock("held", Duration::ZERO).await.unwrap();
+        fs::write(home.path().join(".making-dead"), "").unwrap();
+        fs::create_dir(home.path().join(".removed-old-1")).unwrap();
+        templates.remove_remains();
+        let names = || -> Vec<_> {
+            let entries = fs::read_dir(home.path()).unwrap();
+            entries.map(|entry| entry.unwrap().file_name()).collect()
+        };
+        assert_eq!(names(), [".making-held"]);
+        drop(held);
+        assert!(names().is_empty());
+    }
 }

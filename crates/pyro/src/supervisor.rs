@@ -48,6 +48,7 @@ pub(crate) async fn probe(settings: &Settings, again: bool) -> Result<ProbeRepor
 pub(crate) async fn sweep(settings: &Settings, dry_run: bool) -> Result<SweepReport, Error> {
     let order = SweepOrder {
         machines_dir: settings.home.machines(),
+        templates_dir: settings.home.templates(),
         dry_run,
     };
     ask(settings, "sweep", &order).await

@@ -17,7 +17,6 @@ use pyro_vm::disk::clone_sparse;
 use pyro_vm::snapshot::{
     DEVICES_FILE, DISK_FILE, Durability, Facts, MEMORY_FILE, Snapshot, SnapshotError, seal,
 };
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::fault::{unwritable, with_hint};
@@ -25,6 +24,7 @@ use super::origin::{self, Note, refused};
 use super::start::Starting;
 use super::unix_nanos;
 use super::vmm::Vmm;
+use super::work::Work;
 use crate::agent_call::{self, NewLife};
 use crate::diagnosis::failure;
 
@@ -64,7 +64,7 @@ pub(super) async fn snapshot(
     starting.begin_unfinished(&staging)?;
     let made = take(starting, &staging, facts, durability, paused).await;
     let made = match made {
-        Ok((snapshot, paused_for)) => keep(snapshot, target, durability)
+        Ok((snapshot, paused_for)) => keep(&starting.work, snapshot, target, durability)
             .await
             .map(|snapshot| (snapshot, paused_for)),
         Err(failure) => Err(failure),
@@ -115,13 +115,13 @@ async fn take(
     durability: Durability,
     paused: bool,
 ) -> Result<(Snapshot, Duration), Box<Failure>> {
-    let upper = starting.upper();
+    let (upper, work) = (starting.upper(), starting.work.clone());
     let (Some(vmm), Some(guest)) = (&mut starting.vmm, &starting.guest) else {
         return Err(failure(FailureCause::Host, "the machine is not up"));
     };
     let (link, told) = (guest.link.clone(), guest.told.clone());
     let paused_for = if paused {
-        copy(vmm, &upper, staging).await?;
+        copy(vmm, &work, &upper, staging).await?;
         Duration::ZERO
     } else {
         agent_call::freeze(&link, FREEZE_HOLD, FREEZE_DEADLINE)
@@ -129,7 +129,7 @@ async fn take(
             .map_err(|error| guest_refused("freezing the guest's disks", &error))?;
         let since = Instant::now();
         let copied = match stand_still(vmm, &guest.gate).await {
-            Ok(_held) => copy(vmm, &upper, staging).await,
+            Ok(_held) => copy(vmm, &work, &upper, staging).await,
             Err(failure) => Err(failure),
         };
         let resumed = vmm.machine.resume(VMM_DEADLINE).await;
@@ -142,7 +142,7 @@ async fn take(
         paused_for
     };
     let staging = staging.to_owned();
-    let sealed = spawn_blocking(move || {
+    let sealed = work.run(move || {
         let note = Note {
             environment: None,
             told,
@@ -150,10 +150,7 @@ async fn take(
         let note = serde_json::to_value(note).expect("a note is plain data");
         seal(&staging, facts, note, durability)
     });
-    let snapshot = sealed
-        .await
-        .map_err(|error| failure(FailureCause::Host, error.to_string()))?
-        .map_err(|error| refused(&error))?;
+    let snapshot = sealed.await?.map_err(|error| refused(&error))?;
     Ok((snapshot, paused_for))
 }
 
@@ -175,7 +172,12 @@ pub(super) async fn stand_still(vmm: &mut Vmm, gate: &Gate) -> Result<Option<Hel
 }
 
 /// Copies all of a paused machine.
-async fn copy(vmm: &mut Vmm, upper: &Path, staging: &Path) -> Result<(), Box<Failure>> {
+async fn copy(
+    vmm: &mut Vmm,
+    work: &Work,
+    upper: &Path,
+    staging: &Path,
+) -> Result<(), Box<Failure>> {
     devices(vmm, staging).await?;
     let unwritten =
         |error: &std::io::Error| unwritable("copying the guest's memory", staging, error);
@@ -188,15 +190,12 @@ async fn copy(vmm: &mut Vmm, upper: &Path, staging: &Path) -> Result<(), Box<Fai
         staging.join(DISK_FILE),
         upper.to_owned(),
     );
-    let copied = spawn_blocking(move || {
+    let copied = work.run(move || {
         let to = pyro_vm::memory::new_file(&memory)?;
         copy_memory(&to)?;
         Ok::<_, std::io::Error>(clone_sparse(&upper, &disk))
     });
-    let copied = copied
-        .await
-        .map_err(|error| failure(FailureCause::Host, error.to_string()))?;
-    match copied {
+    match copied.await? {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => {
             let hint = error.hint().map(str::to_owned);
@@ -221,14 +220,14 @@ pub(super) async fn devices(vmm: &mut Vmm, staging: &Path) -> Result<(), Box<Fai
 }
 
 async fn keep(
+    work: &Work,
     snapshot: Snapshot,
     target: &Path,
     durability: Durability,
 ) -> Result<Snapshot, Box<Failure>> {
     let target = target.to_owned();
-    let kept = spawn_blocking(move || snapshot.rename(target, durability));
-    kept.await
-        .map_err(|error| failure(FailureCause::Host, error.to_string()))?
+    work.run(move || snapshot.rename(target, durability))
+        .await?
         .map_err(|error: SnapshotError| refused(&error))
 }
 

@@ -17,15 +17,17 @@ pub(super) async fn clean_up(
     order: &MachineOrder,
     failed: bool,
 ) -> Option<PathBuf> {
-    let (directory, runtime_dir) = starting.into_remains().await;
+    let remains = starting.into_remains().await;
     let kept = if failed {
-        keep_logs(directory.path(), order)
+        keep_logs(remains.directory.path(), order)
     } else {
         None
     };
-    // What cannot be removed now is found by the next sweep: the lock goes with this process.
-    let _ = fs::remove_dir_all(&runtime_dir);
-    let _ = directory.remove();
+    // What cannot be removed now is found by the next sweep, which reads the journal: the lock goes with this process.
+    let _ = fs::remove_dir_all(&remains.runtime_dir);
+    if remains.cleared {
+        let _ = remains.directory.remove();
+    }
     kept
 }
 

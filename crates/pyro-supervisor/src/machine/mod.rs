@@ -21,6 +21,7 @@ mod spec;
 mod start;
 mod template;
 mod vmm;
+mod work;
 
 pub(crate) use origin::Note;
 

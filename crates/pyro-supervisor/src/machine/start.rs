@@ -22,6 +22,7 @@ use super::fault::{unwritable, with_hint};
 use super::origin::Origin;
 use super::session::Guest;
 use super::vmm::Vmm;
+use super::work::Work;
 use super::{Ending, disks, origin, template, unix_nanos};
 use crate::diagnosis::{self, ConsoleVerdict, failure, guest_failure, read_console};
 use crate::journal::{self, MachineDir, make_private_dir};
@@ -29,6 +30,9 @@ use crate::uid::UidSlot;
 
 /// After a link died its VMM is given this long to be seen dead too.
 const LINK_AND_VMM: Duration = Duration::from_millis(500);
+
+/// How long copying for a request that was given up may go on after the machine's end.
+const WORK_DEADLINE: Duration = Duration::from_secs(20);
 
 /// The phases of a start, in order.
 pub(super) const PHASES: [Phase; 5] = [
@@ -96,6 +100,14 @@ pub(super) struct Up {
     pub(super) ready: Ready,
 }
 
+/// What is to be removed of a machine whose VMM is gone.
+pub(super) struct Remains {
+    pub(super) directory: MachineDir,
+    pub(super) runtime_dir: PathBuf,
+    /// Whether nothing is left elsewhere that only the journal knows of.
+    pub(super) cleared: bool,
+}
+
 /// What exists of a machine.
 pub(super) struct Starting {
     pub(super) id: MachineId,
@@ -112,6 +124,7 @@ pub(super) struct Starting {
     pub(super) not_warm: Option<String>,
     pub(super) vmm: Option<Vmm>,
     pub(super) guest: Option<Guest>,
+    pub(super) work: Work,
     /// Keeps the environment in place as long as this process lives.
     _environment: Option<File>,
 }
@@ -176,6 +189,7 @@ impl Starting {
             not_warm: None,
             vmm: None,
             guest: None,
+            work: Work::default(),
             _environment: environment,
         })
     }
@@ -294,16 +308,21 @@ impl Starting {
     }
 
     /// Ends the VMM and hands over what is to be removed.
-    pub(super) async fn into_remains(mut self) -> (MachineDir, PathBuf) {
+    pub(super) async fn into_remains(mut self) -> Remains {
         self.end_vmm().await;
-        if let Some(cgroup) = self.cgroup.take() {
-            // One that cannot be removed now is found by the next sweep.
-            let _ = cgroup.remove();
+        let cgroup = self.cgroup.take();
+        let no_cgroup = cgroup.is_none_or(|cgroup| cgroup.remove().is_ok());
+        // While something is made there, nothing is removed.
+        if timeout(WORK_DEADLINE, self.work.done()).await.is_ok() {
+            for unfinished in self.journal.unfinished.clone() {
+                self.end_unfinished(&unfinished);
+            }
         }
-        for unfinished in self.journal.unfinished.clone() {
-            self.end_unfinished(&unfinished);
+        Remains {
+            cleared: no_cgroup && self.journal.unfinished.is_empty(),
+            directory: self.directory,
+            runtime_dir: self.runtime_dir,
         }
-        (self.directory, self.runtime_dir)
     }
 
     /// Ends the VMM, if there is one, and all that is connected to it.

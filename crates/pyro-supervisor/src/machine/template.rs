@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pyro_protocol::code::chain;
 use pyro_protocol::supervise::{Failure, FailureCause, MachineOrder, StartKind};
-use pyro_vm::snapshot::{DISK_FILE, Durability, Facts, MEMORY_FILE, Snapshot, SnapshotError, seal};
+use pyro_vm::snapshot::{DISK_FILE, Durability, Facts, MEMORY_FILE, Snapshot, seal};
 use pyro_vm::{Begin, FreedMemory, GuestMemory};
 use tokio::task::spawn_blocking;
 
@@ -61,9 +61,13 @@ pub(super) async fn make_if_wanted(
     };
     starting.end_vmm().await;
     let kept = match made {
-        Ok(snapshot) => match spawn_blocking(move || templates.keep(snapshot, &key)).await {
+        Ok(snapshot) => match starting
+            .work
+            .run(move || templates.keep(snapshot, &key))
+            .await
+        {
             Ok(kept) => kept.map_err(|error| chain(&error)),
-            Err(error) => Err(error.to_string()),
+            Err(failure) => Err(failure.message),
         },
         // It would not boot a second time either.
         Err(NotMade::NotBooted(failure)) => return Err(failure),
@@ -130,15 +134,12 @@ async fn make(
         told,
     };
     let staging = staging.to_owned();
-    let sealed = spawn_blocking(move || -> Result<Snapshot, SnapshotError> {
+    let sealed = starting.work.run(move || {
         let note = serde_json::to_value(note).expect("a note is plain data");
         seal(&staging, facts, note, Durability::Kept)
     });
-    match sealed.await {
-        Ok(sealed) => sealed.map_err(|error| NotMade::Unkept(refused(&error))),
-        Err(error) => Err(NotMade::Unkept(failure(
-            FailureCause::Host,
-            error.to_string(),
-        ))),
-    }
+    sealed
+        .await
+        .and_then(|sealed| sealed.map_err(|error| refused(&error)))
+        .map_err(NotMade::Unkept)
 }

@@ -1,5 +1,6 @@
 //! What a machine may have left behind: processes, directories, sockets, disks.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -44,6 +45,45 @@ pub fn vmm(id: &str) -> Vec<u32> {
             .split('\0')
             .any(|argument| argument == name)
     })
+}
+
+/// Process ids of the VMMs of `world`.
+pub fn vmms(world: &World) -> Vec<u32> {
+    let machines = entries(&world.state().join("machines"));
+    let ids = machines
+        .iter()
+        .filter_map(|path| path.file_name()?.to_str());
+    ids.flat_map(vmm).collect()
+}
+
+/// The cgroups of the machines `ids`.
+pub fn cgroups(ids: &BTreeSet<String>) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut groups = vec![PathBuf::from("/sys/fs/cgroup")];
+    while let Some(group) = groups.pop() {
+        for path in entries(&group) {
+            if !path.is_dir() {
+                continue;
+            }
+            let name = path.file_name().and_then(|name| name.to_str());
+            let id = name.and_then(|name| name.strip_prefix("pyro-"));
+            if id.is_some_and(|id| ids.contains(id)) {
+                found.push(path.clone());
+            }
+            groups.push(path);
+        }
+    }
+    found
+}
+
+/// Where something is mounted below `home`.
+pub fn mounts(home: &Path) -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    points
+        .map(PathBuf::from)
+        .filter(|point| point.starts_with(home))
+        .collect()
 }
 
 /// Process ids of the supervisors of `world`.

@@ -70,6 +70,18 @@ impl World {
         world
     }
 
+    /// A world with the shared environment and with templates of its own, to be made and lost.
+    pub fn with_own_templates(program: &str) -> Self {
+        let shared = Self::with_environment(program);
+        let world = Self::empty(program);
+        std::fs::create_dir(&world.cache).expect("making a cache");
+        for name in ["blank", "environments", "initramfs", "kernels"] {
+            std::os::unix::fs::symlink(shared.cache.join(name), world.cache.join(name))
+                .expect("linking to the shared cache");
+        }
+        world
+    }
+
     /// A world with a kernel of the shared one, and with no environment.
     pub fn with_kernel(program: &str) -> Self {
         let shared = Self::with_environment(program);

@@ -2,6 +2,7 @@
 
 mod agent;
 mod archives;
+mod chaos;
 mod conformance;
 mod doctor;
 mod environment;

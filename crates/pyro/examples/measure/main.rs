@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The subjects: `boots N`, `runs N`, `execs N`, `many N`, `output MB`, `trees FILES`, `archives N`,
-//! `images N`, `footprint`.
+//! `images N`, `footprint`, `warm N`, `snapshots N`, `fork CHILDREN [ROUNDS]`, `alive N`.
 //! Uses the caches of the environment variables that `pyro` uses, and the environment `debian:12`.
 
 #![expect(
@@ -18,6 +18,7 @@
 
 mod archives;
 mod images;
+mod snapshots;
 
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
@@ -36,14 +37,13 @@ async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [program, subject, rest @ ..] = arguments.as_slice() else {
         println!(
-            "measure PROGRAM boots|runs|execs|many|output|trees|archives|images|footprint [COUNT]"
+            "measure PROGRAM boots|runs|execs|many|output|trees|archives|images|footprint|\
+             warm|snapshots|fork|alive [COUNT [ROUNDS]]"
         );
         return;
     };
-    let count = rest
-        .first()
-        .and_then(|count| count.parse().ok())
-        .unwrap_or(10);
+    let number = |at: usize| rest.get(at).and_then(|count| count.parse().ok());
+    let (count, rounds) = (number(0).unwrap_or(10), number(1).unwrap_or(30));
     let pyro = Pyro::new(settings(Path::new(program)));
     match subject.as_str() {
         "boots" => boots(&pyro, count).await,
@@ -55,6 +55,10 @@ async fn main() {
         "output" => output(&pyro, count).await,
         "trees" => trees(&pyro, count).await,
         "footprint" => footprint(&pyro).await,
+        "warm" => snapshots::warm(&pyro, count).await,
+        "snapshots" => snapshots::snapshots(&pyro, count).await,
+        "fork" => snapshots::fork(&pyro, count, rounds).await,
+        "alive" => snapshots::alive(&pyro, count).await,
         unknown => println!("no subject `{unknown}`"),
     }
 }

@@ -19,7 +19,7 @@ use pyro_vm::snapshot::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
-use super::fault::{unwritable, with_hint};
+use super::fault::{is_full, no_room, unwritable, with_hint};
 use super::origin::{self, Note, refused};
 use super::start::Starting;
 use super::unix_nanos;
@@ -216,7 +216,13 @@ pub(super) async fn devices(vmm: &mut Vmm, staging: &Path) -> Result<(), Box<Fai
     vmm.machine
         .save_devices(&file, VMM_DEADLINE)
         .await
-        .map_err(|error| failure(FailureCause::Vmm, chain(&error)))
+        .map_err(|error| {
+            if is_full(staging) {
+                no_room("saving the machine's devices", staging)
+            } else {
+                failure(FailureCause::Vmm, chain(&error))
+            }
+        })
 }
 
 async fn keep(

@@ -6,8 +6,12 @@ use std::path::Path;
 use pyro_protocol::code::{ErrorCode, chain};
 use pyro_protocol::supervise::{Failure, FailureCause};
 use pyro_vm::StartError;
+use rustix::fs::statvfs;
 
 use crate::diagnosis::failure;
+
+/// A disk with less room is full: the rest is too small for the next thing.
+const ROOM_BYTES: u64 = 1024 * 1024;
 
 /// A VMM that did not start.
 pub(super) fn start_failure(error: &StartError) -> Box<Failure> {
@@ -49,6 +53,18 @@ pub(super) fn unwritable(what: &str, path: &Path, error: &io::Error) -> Box<Fail
             ..*told
         }),
     }
+}
+
+/// Whether next to nothing can be written to `directory`.
+///
+/// Who writes for us says no more than that it failed, and a guest whose memory lies on a full disk is killed.
+pub(super) fn is_full(directory: &Path) -> bool {
+    statvfs(directory).is_ok_and(|found| found.f_bavail.saturating_mul(found.f_frsize) < ROOM_BYTES)
+}
+
+/// The failure of something that ran out of room in `directory`.
+pub(super) fn no_room(what: &str, directory: &Path) -> Box<Failure> {
+    unwritable(what, directory, &ErrorKind::StorageFull.into())
 }
 
 /// The failure with a better hint, where there is one.

@@ -93,6 +93,7 @@ impl<'a> InUse<'a> {
                 Asked::ToDo(request, reply) => (request, reply),
             };
             let (lease, expires) = (self.order.lease, self.expires);
+            let gone = self.starting.vmm_gone();
             let ended = tokio::select! {
                 answer = self.answer(request) => {
                     if let Some(reply) = reply {
@@ -104,6 +105,11 @@ impl<'a> InUse<'a> {
                 ending = asked_to_end(heard, lease) => Some(ending),
                 () = sleep_until(expires) => {
                     Some(Ending { reason: EndReason::Expired, orderly: true })
+                }
+                // Without it, what was asked for waits in vain until its deadline.
+                () = gone => {
+                    let exit = self.starting.vmm_ended().await;
+                    return self.starting.guest_ended(exit);
                 }
             };
             if let Some(ending) = ended {

@@ -274,6 +274,17 @@ impl Starting {
         }
     }
 
+    /// Waits for the end of the VMM's process while others use the VMM.
+    pub(super) fn vmm_gone(&self) -> impl Future<Output = ()> + 'static {
+        let gone = self.vmm.as_ref().map(Vmm::gone);
+        async move {
+            match gone {
+                Some(gone) => gone.await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
     pub(super) async fn vmm_ended_soon(&mut self) -> Option<String> {
         timeout(LINK_AND_VMM, self.vmm_ended()).await.ok()
     }

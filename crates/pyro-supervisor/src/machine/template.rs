@@ -9,6 +9,7 @@ use pyro_vm::{Begin, FreedMemory, GuestMemory};
 use tokio::task::spawn_blocking;
 
 use super::boot::Awaited;
+use super::fault::{is_full, no_room};
 use super::origin::{Note, Origin, paused, refused};
 use super::start::Starting;
 use super::{capture, disks, spec};
@@ -58,6 +59,14 @@ pub(super) async fn make_if_wanted(
     let made = match starting.begin_unfinished(&staging) {
         Ok(()) => make(order, starting, &staging, facts, environment).await,
         Err(failure) => Err(NotMade::Unkept(failure)),
+    };
+    let made = match made {
+        // With memory elsewhere it boots.
+        Err(_) if is_full(&staging) => Err(NotMade::Unkept(no_room(
+            "writing the memory of a machine",
+            &staging,
+        ))),
+        made => made,
     };
     starting.end_vmm().await;
     let kept = match made {

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use pyro_vm::RunningMachine;
 use pyro_vm::console::{ConsoleLog, MAX_LINES};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use tokio::time::{Instant, interval, timeout};
 
 use crate::diagnosis::{ConsoleVerdict, read_console};
 
-/// Time between two looks at the console for a guest that gave up without ending.
+/// Time between two looks at the console for a guest that gave up without ending, and at a VMM that others use.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// After the VMM's end its console is read to its own end for no longer than this.
@@ -35,6 +36,24 @@ impl Vmm {
         match exit {
             Ok(exit) => exit.to_string(),
             Err(error) => format!("its end could not be read: {error}"),
+        }
+    }
+
+    /// Waits for the end of the VMM's process while others use the VMM.
+    pub(super) fn gone(&self) -> impl Future<Output = ()> + 'static {
+        let pid = i32::try_from(self.machine.pid())
+            .ok()
+            .and_then(Pid::from_raw);
+        async move {
+            let Some(pid) = pid else {
+                return std::future::pending().await;
+            };
+            // Only looked at: whoever waits for it gets its status later.
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+            let mut look = interval(LOOK_EVERY);
+            while let Ok(None) = waitid(WaitId::Pid(pid), options) {
+                look.tick().await;
+            }
         }
     }
 

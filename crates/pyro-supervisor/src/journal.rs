@@ -16,6 +16,9 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock, linkat, open
 /// Version of the journal's form.
 pub(crate) const SCHEMA: u32 = 1;
 
+/// How the names begin of directories that are being removed.
+pub(crate) const REMOVED: &str = ".removed-";
+
 /// A machine's directory, locked.
 #[derive(Debug)]
 pub(crate) struct MachineDir {
@@ -108,7 +111,17 @@ impl MachineDir {
 
     /// Removes the directory with everything in it.
     pub(crate) fn remove(&self) -> io::Result<()> {
-        fs::remove_dir_all(&self.path)
+        // Out of the way first: without its lock, half of one looks like one that is being made.
+        let id = self.path.file_name().unwrap_or_default();
+        let doomed = self
+            .path
+            .with_file_name(format!("{REMOVED}{}", id.to_string_lossy()));
+        fs::rename(&self.path, &doomed)?;
+        match fs::remove_dir_all(doomed) {
+            // A sweep was quicker.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done,
+        }
     }
 }
 
@@ -148,6 +161,24 @@ mod tests {
         assert_eq!(dead.read(), None);
         dead.remove().unwrap();
         fs::remove_dir(&machines).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_removed_whole_is_none_of_a_machine_any_more() {
+        let home = tempfile::tempdir().unwrap();
+        let machines = home.path().join("machines");
+        let machine = MachineDir::create(&machines, "0123456789ab").unwrap();
+        let doomed = machines.join(".removed-0123456789ab");
+        // What was killed while it removed it.
+        fs::rename(machine.path(), &doomed).unwrap();
+        fs::remove_file(doomed.join(LOCK_FILE)).unwrap();
+        let order = pyro_protocol::supervise::SweepOrder {
+            machines_dir: machines.clone(),
+            templates_dir: home.path().join("templates"),
+            dry_run: false,
+        };
+        assert_eq!(crate::sweep::run(&order).machines, []);
+        assert_eq!(fs::read_dir(&machines).unwrap().count(), 0);
     }
 
     #[test]

@@ -11,13 +11,14 @@ use pyro_protocol::supervise::{SweepOrder, SweepReport, SweptMachine};
 use pyro_vm::process::{find_leftover, kill_verified};
 use pyro_vm::{CgroupPath, MachineId};
 
-use crate::journal::MachineDir;
+use crate::journal::{MachineDir, REMOVED};
 use crate::templates::Templates;
 
 /// Clears away every dead machine, or tells which it would.
 pub fn run(order: &SweepOrder) -> SweepReport {
     let report = sweep_machines(order);
     if !order.dry_run {
+        remove_halves(&order.machines_dir);
         // After the machines, whose locks they are.
         Templates::new(order.templates_dir.clone(), u64::MAX).remove_remains();
     }
@@ -34,6 +35,16 @@ fn sweep_machines(order: &SweepOrder) -> SweepReport {
         .collect();
     machines.sort_by(|a, b| a.id.cmp(&b.id));
     SweepReport { machines }
+}
+
+/// Removes what killed processes were about to remove.
+fn remove_halves(machines: &Path) {
+    for entry in fs::read_dir(machines).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(REMOVED) {
+            // What cannot be removed now is tried again the next time.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 fn sweep_one(path: &Path, dry_run: bool) -> Option<SweptMachine> {

@@ -1,6 +1,6 @@
 //! A process that uses machines and may be killed: both ends of its pipes.
 //!
-//! It is this test program with an operation in its environment. It says when it is ready, does
+//! It is the test once more, with an operation in its environment. It says when it is ready, does
 //! the operation when told to, says how that ended, and then how each machine is.
 
 use std::io::{BufRead, BufReader, Write};
@@ -83,9 +83,10 @@ pub(super) struct Client {
 impl Client {
     /// Starts one and waits until it has what its operation needs.
     pub(super) fn start(world: &World, operation: Operation, target: &Path, kept: &Path) -> Self {
+        let thread = std::thread::current();
+        let test = thread.name().expect("a test's thread has its name");
         let mut process = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "vm::chaos::client_process"])
-            .args(["--ignored", "--nocapture", "--test-threads=1"])
+            .args(["--exact", test, "--nocapture"])
             .env(OPERATION, serde_json::to_string(&operation).unwrap())
             .env(HOME, world.home())
             .env(TARGET, target)
@@ -178,10 +179,10 @@ impl Client {
     }
 }
 
-/// The client itself.
-pub(super) async fn run(sdk: impl FnOnce(&Path) -> Pyro) {
+/// The client itself; `false` in the process of the test.
+pub(super) async fn run(sdk: impl FnOnce(&Path) -> Pyro) -> bool {
     let Ok(operation) = std::env::var(OPERATION) else {
-        return;
+        return false;
     };
     let operation: Operation = serde_json::from_str(&operation).unwrap();
     let path = |name| PathBuf::from(std::env::var_os(name).unwrap());
@@ -207,6 +208,7 @@ pub(super) async fn run(sdk: impl FnOnce(&Path) -> Pyro) {
         // One that is dead has said so.
         let _ = machine.stop(false).await;
     }
+    true
 }
 
 async fn operate(

@@ -95,6 +95,9 @@ pub(crate) enum Command {
     Env(EnvCommand),
     /// Prove an environment with one throw-away machine, and remember it
     Prepare(PrepareArgs),
+    /// List and remove templates: machines that have booted, which others begin from
+    #[command(subcommand)]
+    Template(TemplateCommand),
     /// Check this host: what works, what does not, and the remedy
     Doctor(DoctorArgs),
     /// Clear away what killed processes left over
@@ -226,7 +229,7 @@ Exits with 1 if one is damaged.
 
 Example: pyro env verify debian:12")]
     Verify(VerifyArgs),
-    /// Remove installed environments that no machine uses
+    /// Remove installed environments that no machine uses, and their templates
     #[command(after_help = "Example: pyro env remove docker.io/library/alpine:3")]
     Remove(RemoveArgs),
     /// Publish an environment in a registry or as an OCI layout, for others to pull
@@ -235,7 +238,8 @@ Examples:
   pyro env publish debian:12 ghcr.io/owner/debian-12:1.0.0
   pyro env publish debian:12 --output layouts")]
     Publish(PublishArgs),
-    /// Remove what cannot be used, what killed builds left over, and blobs that nothing needs
+    /// Remove what cannot be used, what killed builds left over, and blobs and templates that
+    /// nothing needs
     #[command(after_help = "\
 Examples:
   pyro env prune --dry-run
@@ -376,10 +380,45 @@ pub(crate) struct PruneArgs {
     pub(crate) json: bool,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum TemplateCommand {
+    /// List the templates, the last used first
+    #[command(after_help = "Example: pyro template list --json")]
+    List(JsonArgs),
+    /// Remove templates that no machine would begin from any more
+    #[command(after_help = "\
+The next machine of a removed one's kind makes it again. Machines that run are not disturbed.
+
+Examples:
+  pyro template prune --dry-run
+  pyro template prune --older-than 7d
+  pyro template prune --environment debian:12 --all")]
+    Prune(TemplatePruneArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct TemplatePruneArgs {
+    /// Only templates of this environment
+    #[arg(long, value_name = "ENVIRONMENT")]
+    pub(crate) environment: Option<String>,
+    /// Every template, also those in good order
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Also templates that no machine began from for this long, such as `12h` or `7d`
+    #[arg(long, value_name = "AGE", value_parser = parse_age)]
+    pub(crate) older_than: Option<Duration>,
+    /// Only tell what would be removed
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Exits with 0 only if the environment is warm then. What is recorded and still holds is not proven \
-again, unless forced.
+again, unless forced. The machine leaves a template that machines of its size and network begin from.
 
 Examples:
   pyro prepare
@@ -393,10 +432,16 @@ pub(crate) struct PrepareArgs {
     /// When to look up what an image's name means
     #[arg(long, value_enum, default_value = "missing", value_name = "WHEN")]
     pub(crate) pull: Pull,
+    /// Virtual processors of the machines to be ready for, 1 to 8
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) vcpu_count: u8,
+    /// Memory of the machines to be ready for in MiB, 256 to 32768
+    #[arg(long, default_value_t = 1024, value_name = "MIB")]
+    pub(crate) mem_mib: u32,
     /// Prove a machine with a network
     #[arg(long)]
     pub(crate) network: bool,
-    /// Prove it again even if what is recorded still holds
+    /// Prove it again and make the template anew, even if what is recorded still holds
     #[arg(long)]
     pub(crate) force: bool,
     /// Print one JSON object, and progress as JSON lines on stderr

@@ -12,6 +12,7 @@
 //! | `PYRO_QEMU` | QEMU program in place of the one in `PATH` | |
 //! | `PYRO_CONFIG_DIR` | `registries.toml`, `policy.toml`, `catalogs/*.toml` | `$XDG_CONFIG_HOME/pyro`, `~/.config/pyro` |
 //! | `PYRO_POLICY` | policy of images in place of `policy.toml` there | |
+//! | `PYRO_TEMPLATE_MAX_MIB` | the most that templates may take together, in MiB | 4096 |
 //! | `PYRO_OFFLINE` | fetch nothing over the network | |
 //!
 //! What belongs to others is read where they have it: Docker's and Podman's log-ins
@@ -23,6 +24,8 @@ use std::sync::Arc;
 use std::{env, fs};
 
 use pyro::{Catalog, CatalogFileError, Error, Home, Policy, Proxies, RegistrySettings, Settings};
+
+use pyro::settings::MAX_TEMPLATE_BYTES;
 
 use crate::args::Global;
 
@@ -54,8 +57,24 @@ pub(crate) fn settings(global: &Global) -> Result<Settings, Error> {
         registries: registries(&config, &search_path)?,
         policy: Arc::new(policy(&config)?),
         offline: global.offline,
+        max_template_bytes: max_template_bytes()?,
         ..Settings::new(home, program, search_path)
     })
+}
+
+/// What templates may take together.
+fn max_template_bytes() -> Result<u64, Error> {
+    let name = "PYRO_TEMPLATE_MAX_MIB";
+    let Some(text) = env::var_os(name).filter(|value| !value.is_empty()) else {
+        return Ok(MAX_TEMPLATE_BYTES);
+    };
+    text.to_str()
+        .and_then(|text| text.parse::<u64>().ok())
+        .and_then(|mib| mib.checked_mul(1024 * 1024))
+        .ok_or_else(|| Error::InvalidArgument {
+            message: format!("`{name}` is `{}`", text.display()),
+            hint: Some(format!("set `{name}` to a number of MiB")),
+        })
 }
 
 /// The user's policy of images. Without a file every image may be used; one that cannot be read

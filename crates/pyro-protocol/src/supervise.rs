@@ -175,6 +175,9 @@ pub struct Ready {
     pub prepare_ms: u64,
     /// How the machine began.
     pub started: StartKind,
+    /// The template that it began from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
     /// Why it did not begin from a template although it was to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_warm: Option<String>,

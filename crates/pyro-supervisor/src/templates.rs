@@ -15,9 +15,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use pyro_protocol::supervise::{
-    TemplateListing, TemplatesOrder, TemplatesReport, TemplatesToRemove,
-};
+use pyro_protocol::supervise::{TemplateListing, TemplatesOrder, TemplatesReport};
 use pyro_vm::snapshot::{Durability, Facts, Snapshot, SnapshotError};
 use rustix::fs::{FlockOperation, flock};
 use tokio::time::{Instant, sleep};
@@ -46,21 +44,12 @@ pub fn run(order: &TemplatesOrder) -> TemplatesReport {
         };
     };
     let (removed, kept) = found.into_iter().partition(|one| {
-        names(remove, one) && (remove.dry_run || templates.remove(&one.key).is_ok())
+        remove.keys.contains(&one.key) && (remove.dry_run || templates.remove(&one.key).is_ok())
     });
     TemplatesReport {
         templates: kept,
         removed,
     }
-}
-
-fn names(remove: &TemplatesToRemove, one: &TemplateListing) -> bool {
-    let unused = seconds(SystemTime::now()).saturating_sub(one.used_at);
-    let environment = remove
-        .environment
-        .as_ref()
-        .is_none_or(|name| one.environment.as_ref() == Some(name));
-    environment && unused >= remove.unused_secs
 }
 
 /// The templates below one directory.
@@ -195,13 +184,17 @@ impl Templates {
         let metadata = fs::metadata(&path).ok().filter(fs::Metadata::is_dir)?;
         let opened = Snapshot::open(&path);
         let (snapshot, reason) = match &opened {
-            Ok(snapshot) => (Some(snapshot), None),
+            Ok(snapshot) => (Some(snapshot), engine_changed(snapshot)),
             Err(error) => (None, Some(error.to_string())),
         };
         let note = snapshot
             .and_then(|found| serde_json::from_value::<Note>(found.attached().clone()).ok());
         Some(TemplateListing {
             environment: note.and_then(|note| note.environment),
+            root_digest: snapshot.map(|found| found.facts().origin().root.clone()),
+            kernel_digest: snapshot.map(|found| found.facts().origin().kernel.clone()),
+            initramfs: snapshot.map(|found| found.facts().origin().initramfs.clone()),
+            network: snapshot.map(|found| found.facts().has_network()),
             engine: snapshot.map(|found| found.facts().engine().to_owned()),
             vcpu_count: snapshot.map(|found| found.facts().vcpus()),
             mem_mib: snapshot.map(|found| found.facts().memory_mib()),
@@ -214,7 +207,7 @@ impl Templates {
     }
 
     /// Removes a template. Machines that go on from it are not disturbed.
-    fn remove(&self, key: &str) -> io::Result<()> {
+    pub(crate) fn remove(&self, key: &str) -> io::Result<()> {
         // Out of the way first: half of one must not be found.
         let doomed = self
             .directory
@@ -233,6 +226,11 @@ fn remove_if_free(path: &Path) -> io::Result<()> {
         fs::remove_file(path)?;
     }
     Ok(())
+}
+
+fn engine_changed(snapshot: &Snapshot) -> Option<String> {
+    (!snapshot.facts().has_its_engine())
+        .then(|| "the engine's program is gone or another one now".to_owned())
 }
 
 /// Whether `file` is still what `path` names.

@@ -56,13 +56,19 @@ impl World {
         world
     }
 
-    /// A world whose environment is a copy of the shared one, to be damaged.
+    /// A world whose environment is a copy of the shared one, to be damaged. It has no templates.
     pub fn with_own_environment(program: &str) -> Self {
         let shared = Self::with_environment(program);
         let world = Self::empty(program);
+        std::fs::create_dir(&world.cache).expect("making a cache");
+        let entries = std::fs::read_dir(&shared.cache).expect("reading the shared cache");
+        // Templates come and go with other tests.
+        let kept = entries
+            .map(|entry| entry.expect("reading the shared cache").path())
+            .filter(|path| !path.ends_with("templates"));
         let copied = std::process::Command::new("cp")
             .args(["-a", "--sparse=always", "--reflink=auto"])
-            .arg(&shared.cache)
+            .args(kept)
             .arg(&world.cache)
             .status()
             .expect("cp runs");

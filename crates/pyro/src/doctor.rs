@@ -12,7 +12,7 @@ use rustix::fs::{Access, access, statvfs};
 use serde::Serialize;
 
 use crate::error::chain;
-use crate::prepare::{Readiness, ReadinessCode, ReadinessReason};
+use crate::prepare::{Readiness, ReadinessCode, ReadinessReason, Wanted};
 use crate::{EnvironmentReport, Pyro, supervisor};
 
 /// Free bytes below which a disk is a problem: room for a build.
@@ -240,7 +240,8 @@ impl Pyro {
             })
             .collect();
         if fatal.is_empty() {
-            self.readiness_on(environment, network, Some(probe)).await
+            let wanted = Wanted::of_any_size(network);
+            self.readiness_on(environment, wanted, Some(probe)).await
         } else {
             let hint = issues.iter().find(|issue| issue.fatal);
             self.unavailable(environment, fatal, hint.map(|issue| issue.hint.clone()))

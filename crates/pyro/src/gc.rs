@@ -18,8 +18,9 @@ pub struct GcReport {
     pub dry_run: bool,
     /// Machines whose supervisor is gone, with their processes and directories.
     pub machines: Vec<SweptMachine>,
-    /// Builds whose process is gone, records of preparations without their environment, and
-    /// initramfs files of other builds of the agent.
+    /// Builds whose process is gone, records of preparations without their environment, templates
+    /// that a killed process was making or removing, and initramfs files of other builds of the
+    /// agent.
     pub paths: Vec<PathBuf>,
 }
 
@@ -43,6 +44,7 @@ impl Pyro {
             .collect();
         paths.extend(home.kernel_store().remove_stale_staging(dry_run)?);
         paths.extend(self.prepared_records().remove_orphans(dry_run)?);
+        paths.extend(self.remove_template_remains(dry_run));
         paths.extend(old_initramfs(&home.initramfs(), dry_run));
         Ok(GcReport {
             dry_run,

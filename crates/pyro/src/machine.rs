@@ -123,6 +123,16 @@ impl Pyro {
         Machine::of(self, &environment, options)
     }
 
+    /// A start from a template; `anew`: from one that is made for it.
+    pub(crate) fn warm(&self, environment: &ReadyEnvironment, anew: bool) -> Start {
+        Start::Warm {
+            templates_dir: self.settings().home.templates(),
+            max_bytes: self.settings().max_template_bytes,
+            environment: environment.name.clone(),
+            anew,
+        }
+    }
+
     /// Clears away machines whose supervisor was killed, if there are any. Looking costs
     /// microseconds; a failure is left to `gc` and `doctor`.
     pub(crate) async fn reconcile(&self) {
@@ -156,11 +166,7 @@ impl Machine {
         let start = if options.cold {
             Start::Cold
         } else {
-            Start::Warm {
-                templates_dir: pyro.settings().home.templates(),
-                max_bytes: pyro.settings().max_template_bytes,
-                environment: environment.name.clone(),
-            }
+            pyro.warm(environment, false)
         };
         Self::begin(pyro, environment, start, options)
     }

@@ -57,14 +57,15 @@ pub(super) async fn env(pyro: &Pyro, command: EnvCommand, talk: &Talk) -> Result
             }
             Ok(code)
         }
-        EnvCommand::Remove(args) => remove(pyro, &args),
+        EnvCommand::Remove(args) => remove(pyro, &args).await,
         EnvCommand::Publish(args) => publish(pyro, args, talk).await,
         EnvCommand::Prune(args) => {
-            let pruned = pyro.prune_environments(PruneOptions {
+            let options = PruneOptions {
                 all: args.all,
                 older_than: args.older_than,
                 dry_run: args.dry_run,
-            })?;
+            };
+            let pruned = pyro.prune_environments(options).await?;
             if args.json {
                 return print_json(&pruned);
             }
@@ -110,11 +111,11 @@ async fn publish(pyro: &Pyro, args: PublishArgs, talk: &Talk) -> Result<ExitCode
 }
 
 /// Removes each, as far as it can: one that is in use does not save the others.
-fn remove(pyro: &Pyro, args: &RemoveArgs) -> Result<ExitCode, Error> {
+async fn remove(pyro: &Pyro, args: &RemoveArgs) -> Result<ExitCode, Error> {
     let mut removed = Vec::new();
     let mut failed = None;
     for name in &args.environments {
-        match pyro.remove_environment(name) {
+        match pyro.remove_environment(name).await {
             Ok(one) => removed.push(one),
             Err(error) => failed = failed.or(Some(error)),
         }

@@ -7,6 +7,7 @@ mod gc;
 mod prepare;
 mod run;
 mod supervise;
+mod template;
 
 use std::io::Write;
 use std::process::ExitCode as ProcessExit;
@@ -53,6 +54,11 @@ pub(crate) fn dispatch(args: Args) -> Result<ExitCode, Failure> {
         Command::Prepare(args) => (args.json, ExitCode::Failure, Command::Prepare(args)),
         Command::Doctor(args) => (args.json, ExitCode::Failure, Command::Doctor(args)),
         Command::Gc(args) => (args.json, ExitCode::Failure, Command::Gc(args)),
+        Command::Template(args) => (
+            template::json(&args),
+            ExitCode::Failure,
+            Command::Template(args),
+        ),
     };
     let failed = |error| Failure { error, json, code };
     let pyro = Pyro::new(settings(&global).map_err(failed)?);
@@ -82,6 +88,7 @@ async fn short(pyro: &Pyro, command: Command, talk: &Talk) -> Result<ExitCode, E
         Command::Prepare(args) => prepare::prepare(pyro, args, talk).await,
         Command::Doctor(args) => doctor::doctor(pyro, args).await,
         Command::Gc(args) => gc::gc(pyro, &args).await,
+        Command::Template(args) => template::template(pyro, args).await,
         // Answered before there was a runtime.
         Command::Run(_) | Command::Supervise(_) | Command::Completion(_) => Ok(ExitCode::Success),
     }

@@ -17,6 +17,8 @@ pub(super) async fn prepare(
         environment: args.environment,
         pull: args.pull.into(),
         network: args.network,
+        vcpu_count: args.vcpu_count,
+        mem_mib: args.mem_mib,
         force: args.force,
     };
     let report = pyro.prepare(options, &progress).await?;

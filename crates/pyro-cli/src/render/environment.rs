@@ -103,9 +103,10 @@ pub(crate) fn pruned(pruned: &PruneResult, dry_run: bool) -> String {
     }
     let _ = writeln!(
         text,
-        "{verb} {} blobs and {} kernels, {} in all",
+        "{verb} {} blobs, {} kernels and {} templates, {} in all",
         pruned.deleted_blobs,
         pruned.deleted_kernels,
+        pruned.deleted_templates,
         size(pruned.freed_bytes)
     );
     for name in &pruned.in_use {

@@ -7,6 +7,7 @@ mod events;
 mod progress;
 pub(crate) mod readiness;
 mod size;
+pub(crate) mod template;
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
@@ -102,7 +103,7 @@ fn error_text(error: &Error) -> String {
 
 /// Makes control characters visible: much of what is told comes from a guest, which must not
 /// steer the terminal.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
         if character.is_control() {

@@ -27,6 +27,7 @@ pub(crate) fn prepared(report: &PrepareReport) -> String {
         let _ = writeln!(text, "Engine: {}, {version}", record.engine.as_str());
         let network = if record.network_prepared { "yes" } else { "no" };
         let _ = writeln!(text, "Network: {network}");
+        let _ = writeln!(text, "Template: {}", template(record));
         let _ = writeln!(text, "Timings: {}", timings(record));
     }
     text
@@ -50,6 +51,9 @@ pub(super) fn lines(readiness: &Readiness) -> String {
         );
     }
     text.push('\n');
+    if let Some(record) = &readiness.prepared {
+        let _ = writeln!(text, "  template: {}", template(record));
+    }
     reasons(&mut text, readiness);
     if let Some(hint) = &readiness.hint {
         let _ = writeln!(text, "  hint: {}", printable(hint));
@@ -61,6 +65,18 @@ fn reasons(text: &mut String, readiness: &Readiness) {
     for reason in &readiness.reasons {
         let message = printable(&reason.message);
         let _ = writeln!(text, "- {message} ({})", reason.code.as_str());
+    }
+}
+
+/// What the proof left for machines to begin from.
+fn template(record: &PreparedRecord) -> String {
+    let Some(key) = &record.template else {
+        let why = record.not_warm.as_deref().unwrap_or("not made");
+        return format!("none: {}", printable(why));
+    };
+    match record.templates.iter().find(|one| one.key == *key) {
+        Some(one) => format!("{key} ({} vcpu, {} MiB)", one.vcpu_count, one.mem_mib),
+        None => key.clone(),
     }
 }
 

@@ -25,6 +25,9 @@ fn help_of_every_command() {
         "env remove",
         "env prune",
         "prepare",
+        "template",
+        "template list",
+        "template prune",
         "doctor",
         "gc",
         "completion",
@@ -42,11 +45,18 @@ fn environments_of_an_empty_world() {
 }
 
 #[test]
+fn templates_of_an_empty_world() {
+    insta::assert_snapshot!(screen(&["template", "list"]));
+    insta::assert_snapshot!(screen(&["template", "prune", "--all"]));
+}
+
+#[test]
 fn completion_scripts_know_the_commands() {
     for shell in ["bash", "zsh", "fish"] {
         let script = screen(&["completion", shell]);
         assert!(script.contains("timeout-seconds"), "{shell}");
         assert!(script.contains("doctor"), "{shell}");
+        assert!(script.contains("template"), "{shell}");
     }
 }
 

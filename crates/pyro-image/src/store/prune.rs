@@ -39,6 +39,9 @@ pub struct PruneResult {
     pub deleted_blobs: usize,
     /// Kernels that no installed environment names.
     pub deleted_kernels: usize,
+    /// Templates that no machine would begin from any more. They are the business of whoever
+    /// runs machines.
+    pub deleted_templates: usize,
     /// Bytes on the disk that became free.
     pub freed_bytes: u64,
     /// Environments that would have been removed if machines did not use them, by name.
@@ -118,6 +121,7 @@ impl EnvironmentStore {
             deleted_blobs: blobs.count,
             // Whoever has the store of kernels removes them.
             deleted_kernels: 0,
+            deleted_templates: 0,
             freed_bytes: freed.saturating_add(blobs.bytes),
             in_use,
         })

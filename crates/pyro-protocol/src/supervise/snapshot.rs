@@ -21,6 +21,9 @@ pub enum Start {
         max_bytes: u64,
         /// The environment, as lists of templates name it.
         environment: String,
+        /// Whether a template that is there is removed first and made again.
+        #[serde(default)]
+        anew: bool,
     },
     /// From a snapshot.
     Snapshot {
@@ -99,10 +102,8 @@ pub struct TemplatesOrder {
 /// Which templates to remove.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TemplatesToRemove {
-    /// Those of this environment; of every one if absent.
-    pub environment: Option<String>,
-    /// Those that were not used for so many seconds.
-    pub unused_secs: u64,
+    /// Their names. One that is not there is none.
+    pub keys: Vec<String>,
     /// Only tell.
     pub dry_run: bool,
 }
@@ -121,8 +122,20 @@ pub struct TemplatesReport {
 pub struct TemplateListing {
     /// Its name: 16 hexadecimal digits.
     pub key: String,
-    /// The environment that it runs; absent if the template cannot be used.
+    /// The environment that it runs; absent if the template cannot be opened.
     pub environment: Option<String>,
+    /// Digest of that environment's root image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_digest: Option<String>,
+    /// Digest of the guest kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_digest: Option<String>,
+    /// Name of the initramfs, which tells the agent's build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initramfs: Option<String>,
+    /// Whether its machines have a network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<bool>,
     /// The engine that can go on from it.
     pub engine: Option<String>,
     /// Its virtual processors.

@@ -61,6 +61,18 @@ impl Origin {
         }
     }
 
+    /// The template, if the machine goes on from one.
+    pub(super) fn template(&self) -> Option<String> {
+        match self {
+            Self::Paused {
+                snapshot,
+                kind: StartKind::Warm | StartKind::Made,
+                ..
+            } => Some(snapshot.facts().key()),
+            _ => None,
+        }
+    }
+
     /// The disk to copy, if it is not a blank one.
     pub(super) fn disk(&self) -> Option<&Path> {
         match self {
@@ -98,6 +110,7 @@ pub(super) async fn find(
             templates_dir,
             max_bytes,
             environment,
+            anew,
         } => {
             let templates = Templates::new(templates_dir.clone(), *max_bytes);
             let Some(facts) = facts(order, starting, FreedMemory::Kept)? else {
@@ -105,8 +118,15 @@ pub(super) async fn find(
             };
             let key = facts.key();
             let found = {
-                let (templates, facts) = (templates.clone(), facts.clone());
-                spawn_blocking(move || templates.open(&key, &facts)).await
+                let (templates, facts, anew) = (templates.clone(), facts.clone(), *anew);
+                spawn_blocking(move || {
+                    if anew {
+                        // One that cannot be removed is found once more.
+                        let _ = templates.remove(&key);
+                    }
+                    templates.open(&key, &facts)
+                })
+                .await
             };
             match found
                 .ok()

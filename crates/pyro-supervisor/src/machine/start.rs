@@ -212,6 +212,7 @@ impl Starting {
                 vmm_pid: vmm.machine.pid(),
                 prepare_ms: millis(vmm.started.duration_since(begun)),
                 started: self.origin.kind(),
+                template: self.origin.template(),
                 not_warm: self.not_warm.clone(),
                 boot_ms: millis(guest.took),
                 guest_boot: guest.told.boot,

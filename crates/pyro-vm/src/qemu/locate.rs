@@ -93,6 +93,13 @@ pub struct EngineIdentity {
     pub modified_ns: i64,
 }
 
+impl EngineIdentity {
+    /// Whether the program is still there, and still this one.
+    pub fn holds(&self) -> bool {
+        identify(&self.path).as_ref() == Some(self)
+    }
+}
+
 /// QEMU is not installed, or not where it was said to be.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("no program `{}`", looked_for.display())]

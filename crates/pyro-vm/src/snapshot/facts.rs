@@ -12,6 +12,9 @@ use std::io::Read;
 /// Changes whenever machines are made differently in a way that no other fact shows, as by another argument of the engine.
 const FORM: u32 = 1;
 
+/// How a machine without a network is told.
+const NO_NETWORK: &str = "off";
+
 /// Most that is read of `/proc/cpuinfo`: the first processor has about 2 KB.
 const MAX_CPUINFO_BYTES: u64 = 64 * 1024;
 
@@ -59,7 +62,7 @@ impl Facts {
             vcpus: spec.vcpus.get(),
             memory_mib: spec.memory.get(),
             network: match spec.network {
-                Network::Off => "off".into(),
+                Network::Off => NO_NETWORK.into(),
                 Network::User => "user".into(),
             },
             freed_memory: spec.freed_memory,
@@ -91,6 +94,21 @@ impl Facts {
     /// What becomes of memory that the guest frees.
     pub fn freed_memory(&self) -> FreedMemory {
         self.freed_memory
+    }
+
+    /// What only the caller knew of the machine's files.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Whether the machine has a network.
+    pub fn has_network(&self) -> bool {
+        self.network != NO_NETWORK
+    }
+
+    /// Whether the engine's program is still the one that the machine ran on.
+    pub fn has_its_engine(&self) -> bool {
+        self.engine_program.holds()
     }
 
     /// The engine's name.

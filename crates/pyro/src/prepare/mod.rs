@@ -9,27 +9,28 @@
 //! environment ready ─▶ record removed ─▶ machine ready ─▶ command ─▶ machine gone ─▶ recorded
 //! ```
 //!
-//! The proof is also where a template of a booted machine's memory belongs, between `machine
-//! ready` and `command`, with the reset to it as one more step before the machine goes. Both
-//! would be named in the record beside the other artifacts.
+//! The machine is ordered as a run orders its own, so that it leaves the template that runs of its
+//! size begin from. The record names it, and without it nothing is warm.
 
 mod present;
 mod readiness;
 mod record;
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant, SystemTime};
 
 use pyro_image::catalog::PLATFORM;
 use pyro_image::oci::PullPolicy;
 use pyro_protocol::guest::Metrics;
-use pyro_protocol::supervise::{EngineChoice, ProbeReport};
+use pyro_protocol::supervise::{ProbeReport, Ready};
 use serde::Serialize;
 use serde_json::json;
 
 pub use present::Readiness;
+pub(crate) use readiness::Wanted;
 pub use readiness::{ReadinessCode, ReadinessReason, ReadinessStatus};
 pub(crate) use record::PreparedRecords;
-pub use record::{PrepareTimings, PreparedArtifacts, PreparedRecord};
+pub use record::{PrepareTimings, PreparedArtifacts, PreparedRecord, PreparedTemplate};
 
 use crate::environment::ensure::file_mark;
 use crate::environment::{EnvironmentOptions, ReadyEnvironment};
@@ -61,17 +62,42 @@ pub struct PrepareOptions {
     pub pull: PullPolicy,
     /// Whether the machine has a user-mode network card, and must show it.
     pub network: bool,
-    /// Prove again what is recorded and still holds.
+    /// Virtual processors of the machine, and of those that its template is for, 1 to 8.
+    pub vcpu_count: u8,
+    /// Memory in MiB, 256 to 32768.
+    pub mem_mib: u32,
+    /// Prove again what is recorded and still holds, with a template that is made anew.
     pub force: bool,
 }
 
 impl Default for PrepareOptions {
     fn default() -> Self {
+        let machine = MachineOptions::default();
         Self {
+            vcpu_count: machine.vcpu_count,
+            mem_mib: machine.mem_mib,
             environment: DEFAULT_ENVIRONMENT.into(),
             pull: PullPolicy::default(),
             network: false,
             force: false,
+        }
+    }
+}
+
+impl PrepareOptions {
+    fn machine(&self) -> MachineOptions {
+        MachineOptions {
+            vcpu_count: self.vcpu_count,
+            mem_mib: self.mem_mib,
+            network: self.network,
+            ..MachineOptions::default()
+        }
+    }
+
+    fn wanted(&self) -> Wanted {
+        Wanted {
+            network: self.network,
+            size: Some((self.vcpu_count, self.mem_mib)),
         }
     }
 }
@@ -97,6 +123,7 @@ impl Pyro {
         options: PrepareOptions,
         progress: &ProgressSink,
     ) -> Result<PrepareReport, Error> {
+        options.machine().check()?;
         self.reconcile().await;
         let entry = self.entry(&options.environment)?;
         let records = self.prepared_records();
@@ -110,7 +137,7 @@ impl Pyro {
         let environment = self.ready_environment(&entry.name, pull, progress).await?;
         let pulled = begun.elapsed();
         if !options.force {
-            let mut readiness = self.readiness(&entry.name, options.network).await;
+            let mut readiness = self.readiness_on(&entry.name, options.wanted(), None).await;
             if let (ReadinessStatus::Warm, Some(record)) =
                 (readiness.status, &mut readiness.prepared)
             {
@@ -122,13 +149,17 @@ impl Pyro {
                 });
             }
         }
+        let earlier = records.read(&entry).filter(|_| !options.force);
         records.remove(&entry)?;
-        let proof = self.prove(&environment, options.network, progress).await?;
+        let proof = self.prove(&environment, &options, progress).await?;
         let probe = supervisor::probe(self.settings(), false).await?;
-        let record = recorded(&environment, &proof, &probe, pulled, options.network);
+        let mut record = recorded(&environment, proof, &probe, pulled, &options);
+        if let Some(earlier) = earlier {
+            record.carry_over(earlier);
+        }
         records.write(&entry, &record)?;
         let readiness = self
-            .readiness_on(&entry.name, options.network, Some(&probe))
+            .readiness_on(&entry.name, options.wanted(), Some(&probe))
             .await;
         Ok(PrepareReport {
             reused: false,
@@ -140,15 +171,13 @@ impl Pyro {
     async fn prove(
         &self,
         environment: &ReadyEnvironment,
-        network: bool,
+        options: &PrepareOptions,
         progress: &ProgressSink,
     ) -> Result<Proof, Error> {
-        let options = MachineOptions {
-            network,
-            ..MachineOptions::default()
-        };
+        let start = self.warm(environment, options.force);
+        let network = options.network;
         let ordered = Instant::now();
-        let mut machine = Machine::of(self, environment, &options)?;
+        let mut machine = Machine::begin(self, environment, start, &options.machine())?;
         phase(progress, "create", format!("vm_id={}", machine.id()));
         let proven = prove_in(&mut machine, ordered, network, progress).await;
         phase(progress, "delete", format!("vm_id={}", machine.id()));
@@ -168,7 +197,7 @@ impl Pyro {
 
 /// What a machine has shown.
 struct Proof {
-    engine: EngineChoice,
+    ready: Ready,
     timings: PrepareTimings,
 }
 
@@ -181,12 +210,13 @@ async fn prove_in(
     let vm_id = format!("vm_id={}", machine.id());
     let ready = machine
         .wait_ready(|stage| {
-            if stage == "boot" {
-                phase(progress, "boot", vm_id.clone());
+            if let "template" | "boot" | "restore" = stage {
+                phase(progress, stage.to_owned(), vm_id.clone());
             }
         })
-        .await?;
-    let (engine, boot) = (ready.engine, ready.boot_ms);
+        .await?
+        .clone();
+    let boot = ready.boot_ms;
     let create = millis(ordered.elapsed()).saturating_sub(boot);
     phase(progress, "exec", vm_id.clone());
     let begun = Instant::now();
@@ -197,7 +227,7 @@ async fn prove_in(
         find_card(machine).await?;
     }
     Ok(Proof {
-        engine,
+        ready,
         timings: PrepareTimings {
             create,
             boot,
@@ -254,12 +284,19 @@ async fn find_card(machine: &mut Machine) -> Result<(), Error> {
 
 fn recorded(
     environment: &ReadyEnvironment,
-    proof: &Proof,
+    proof: Proof,
     probe: &ProbeReport,
     pulled: Duration,
-    network: bool,
+    options: &PrepareOptions,
 ) -> PreparedRecord {
     let now = now();
+    let Proof { ready, timings } = proof;
+    let template = ready.template.as_ref().map(|key| PreparedTemplate {
+        key: key.clone(),
+        network: options.network,
+        vcpu_count: options.vcpu_count,
+        mem_mib: options.mem_mib,
+    });
     PreparedRecord {
         schema: record::SCHEMA,
         environment: environment.name.clone(),
@@ -271,22 +308,26 @@ fn recorded(
             agent: pyro_guest::AGENT_BUILD_ID.into(),
         },
         product_version: env!("CARGO_PKG_VERSION").into(),
-        engine: proof.engine,
+        engine: ready.engine,
         engine_mark: probe.qemu.as_deref().and_then(file_mark),
         engine_program: probe.qemu.clone(),
         engine_version: probe.qemu_version.clone(),
         firecracker_version: None,
-        network_prepared: network,
+        network_prepared: options.network,
+        started: ready.started,
+        template: ready.template,
+        not_warm: ready.not_warm,
+        templates: template.into_iter().collect(),
         prepared_at: now,
         last_verified_at: now,
         timings_ms: PrepareTimings {
             pull: millis(pulled),
-            ..proof.timings
+            ..timings
         },
     }
 }
 
-fn phase(progress: &ProgressSink, phase: &'static str, detail: String) {
+fn phase(progress: &ProgressSink, phase: impl Into<Cow<'static, str>>, detail: String) {
     progress(Progress::Phase {
         phase: phase.into(),
         detail,

@@ -1,20 +1,20 @@
 //! Looking at what is here now, for the comparison with what is recorded.
 //!
-//! Cheap: files are looked at, and no program is started. What was found out about engines is
-//! taken from whoever has asked anyway.
+//! Cheap: files are looked at, and no engine is started. What was found out about engines is
+//! taken from whoever has asked anyway; templates are listed by the program that makes them.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use pyro_image::CatalogEntry;
 use pyro_image::catalog::EntrySource;
 use pyro_image::store::{InstallState, Installed};
+use pyro_image::{CatalogEntry, Sha256Digest};
 use pyro_protocol::supervise::{EngineChoice, ProbeReport};
 use serde::Serialize;
 
 use super::readiness::{
     EngineNow, KernelNow, Present, ReadinessCode, ReadinessReason, ReadinessStatus, RootNow,
-    compare,
+    Wanted, compare,
 };
 use super::record::PreparedRecord;
 use crate::environment::EnvironmentOptions;
@@ -46,18 +46,19 @@ pub struct Readiness {
 
 impl Pyro {
     /// Compares what the last preparation of `environment` recorded with what is here. With
-    /// `network`, a preparation counts only if its machine had one. Starts no program and fetches
+    /// `network`, a preparation counts only if its machine had one. Starts no engine and fetches
     /// nothing: a host whose engines are broken is found out by [`Pyro::doctor`]. Blocks while it
     /// hashes files whose marks have changed.
     pub async fn readiness(&self, environment: &str, network: bool) -> Readiness {
-        self.readiness_on(environment, network, None).await
+        self.readiness_on(environment, Wanted::of_any_size(network), None)
+            .await
     }
 
     /// As [`Self::readiness`], on a host whose engines were looked at.
     pub(crate) async fn readiness_on(
         &self,
         environment: &str,
-        network: bool,
+        wanted: Wanted,
         probe: Option<&ProbeReport>,
     ) -> Readiness {
         let entry = match self.entry(environment) {
@@ -70,14 +71,14 @@ impl Pyro {
         };
         let records = self.prepared_records();
         let recorded = records.read(&entry);
-        match self.present(&entry, network, probe).await {
+        match self.present(&entry, wanted, probe).await {
             Ok(present) => {
                 let (status, reasons) = compare(recorded.as_ref(), &present);
                 Readiness {
                     environment: entry.name.clone(),
                     status,
                     reasons,
-                    hint: remedy(status, &entry.name, network),
+                    hint: remedy(status, &entry.name, wanted.network),
                     prepared: recorded,
                     record_path: Some(records.path(&entry)),
                 }
@@ -112,7 +113,7 @@ impl Pyro {
     async fn present(
         &self,
         entry: &CatalogEntry,
-        network: bool,
+        wanted: Wanted,
         probe: Option<&ProbeReport>,
     ) -> Result<Present, ReadinessReason> {
         let engine = engine(self.settings(), probe).map_err(|reason| host_unusable(&reason))?;
@@ -141,7 +142,9 @@ impl Pyro {
             agent: pyro_guest::AGENT_BUILD_ID.into(),
             product_version: env!("CARGO_PKG_VERSION").into(),
             engine,
-            network,
+            wanted,
+            // What cannot be listed is not there for machines either.
+            templates: self.templates_on_disk().await.unwrap_or_default(),
         })
     }
 
@@ -165,6 +168,14 @@ impl Pyro {
                     chain(&error)
                 ),
             },
+        }
+    }
+
+    /// The kernel that a machine of an installed environment would boot, if one is known.
+    pub(crate) fn kernel_digest_now(&self, installed: &Installed) -> Option<Sha256Digest> {
+        match self.kernel_now(Some(installed)) {
+            KernelNow::Found { digest } => Some(digest),
+            KernelNow::OfEnvironment | KernelNow::Missing { .. } => None,
         }
     }
 

@@ -4,7 +4,7 @@
 //! sentence.
 
 use pyro_image::Sha256Digest;
-use pyro_protocol::supervise::EngineChoice;
+use pyro_protocol::supervise::{EngineChoice, TemplateListing};
 use serde::Serialize;
 
 use super::record::PreparedRecord;
@@ -81,6 +81,12 @@ pub enum ReadinessCode {
     EngineProgramChanged,
     /// It was prepared without the network that is asked for.
     NetworkNotPrepared,
+    /// The template could not be kept when it was prepared.
+    NotWarm,
+    /// There is no template of machines like those asked about.
+    TemplateMissing,
+    /// The template is there and cannot be used.
+    TemplateDamaged,
     /// The host cannot run machines.
     HostUnusable,
     /// There is no such environment, or it cannot be made again.
@@ -103,6 +109,9 @@ impl ReadinessCode {
             Self::EngineChanged => "engine_changed",
             Self::EngineProgramChanged => "engine_program_changed",
             Self::NetworkNotPrepared => "network_not_prepared",
+            Self::NotWarm => "not_warm",
+            Self::TemplateMissing => "template_missing",
+            Self::TemplateDamaged => "template_damaged",
             Self::HostUnusable => "host_unusable",
             Self::EnvironmentUnknown => "environment_unknown",
         }
@@ -117,8 +126,28 @@ pub(super) struct Present {
     pub(super) agent: String,
     pub(super) product_version: String,
     pub(super) engine: EngineNow,
-    /// Whether the machine is to have a network.
-    pub(super) network: bool,
+    /// What machines are asked about.
+    pub(super) wanted: Wanted,
+    /// The templates on this host; a reason tells which of them cannot be used.
+    pub(super) templates: Vec<TemplateListing>,
+}
+
+/// Which machines an environment is to be ready for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// With a network.
+    pub(crate) network: bool,
+    /// With so many processors and so many MiB of memory; `None`: whatever was prepared.
+    pub(crate) size: Option<(u8, u32)>,
+}
+
+impl Wanted {
+    pub(crate) fn of_any_size(network: bool) -> Self {
+        Self {
+            network,
+            size: None,
+        }
+    }
 }
 
 /// The environment as it is installed.
@@ -178,6 +207,12 @@ pub(super) fn compare(
     .into_iter()
     .flatten()
     .collect();
+    let reasons = if reasons.is_empty() {
+        // Any other difference is one of the template's as well.
+        template(recorded, present).into_iter().collect()
+    } else {
+        reasons
+    };
     if reasons.is_empty() {
         (ReadinessStatus::Warm, reasons)
     } else {
@@ -266,12 +301,54 @@ fn engine_program(recorded: &PreparedRecord, now: &EngineNow) -> Option<Readines
 }
 
 fn network(recorded: &PreparedRecord, present: &Present) -> Option<ReadinessReason> {
-    (present.network && !recorded.network_prepared).then(|| {
+    (present.wanted.network && !recorded.network_prepared).then(|| {
         ReadinessReason::new(
             ReadinessCode::NetworkNotPrepared,
             "it was prepared without a network",
         )
     })
+}
+
+fn template(recorded: &PreparedRecord, present: &Present) -> Option<ReadinessReason> {
+    let Wanted { network, size } = present.wanted;
+    let fitting: Vec<_> = recorded
+        .templates
+        .iter()
+        .filter(|one| one.network == network)
+        .filter(|one| size.is_none_or(|size| size == (one.vcpu_count, one.mem_mib)))
+        .collect();
+    if fitting.is_empty() {
+        let (code, message) = match &recorded.not_warm {
+            Some(why) => (
+                ReadinessCode::NotWarm,
+                format!("machines begin cold: {why}"),
+            ),
+            None => (
+                ReadinessCode::TemplateMissing,
+                "no template was made for machines of this size and network".to_owned(),
+            ),
+        };
+        return Some(ReadinessReason::new(code, message));
+    }
+    let found: Vec<_> = present
+        .templates
+        .iter()
+        .filter(|found| fitting.iter().any(|one| one.key == found.key))
+        .collect();
+    if found.iter().any(|found| found.reason.is_none()) {
+        return None;
+    }
+    let (code, message) = match found.iter().find_map(|found| found.reason.as_ref()) {
+        Some(reason) => (
+            ReadinessCode::TemplateDamaged,
+            format!("the template cannot be used: {reason}"),
+        ),
+        None => (
+            ReadinessCode::TemplateMissing,
+            "the template is gone".to_owned(),
+        ),
+    };
+    Some(ReadinessReason::new(code, message))
 }
 
 fn differs(what: &str, now: impl std::fmt::Display, before: impl std::fmt::Display) -> String {
@@ -280,7 +357,7 @@ fn differs(what: &str, now: impl std::fmt::Display, before: impl std::fmt::Displ
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::tests::record;
+    use super::super::record::tests::{record, record_template};
     use super::*;
 
     fn present() -> Present {
@@ -299,7 +376,27 @@ mod tests {
                 mark: Some("mark".into()),
                 version: None,
             },
-            network: false,
+            wanted: Wanted::of_any_size(false),
+            templates: [false, true].map(listing).into(),
+        }
+    }
+
+    fn listing(network: bool) -> TemplateListing {
+        let template = record_template(network);
+        TemplateListing {
+            key: template.key,
+            environment: Some("debian:12".into()),
+            root_digest: None,
+            kernel_digest: None,
+            initramfs: None,
+            network: Some(network),
+            engine: Some("qemu-tcg".into()),
+            vcpu_count: Some(template.vcpu_count),
+            mem_mib: Some(template.mem_mib),
+            bytes: 1,
+            created_at: Some(1),
+            used_at: 1,
+            reason: None,
         }
     }
 
@@ -326,12 +423,19 @@ mod tests {
         known.engine.choice = Some(EngineChoice::QemuTcg);
         known.engine.version = Some("QEMU 7.2".into());
         assert_eq!(compare(Some(&record()), &known), warm);
-        // A preparation with a network holds for machines without one.
-        let networked = PreparedRecord {
+        // A preparation with a network holds for machines without one if they have a template.
+        let mut networked = PreparedRecord {
             network_prepared: true,
             ..record()
         };
         assert_eq!(compare(Some(&networked), &present()), warm);
+        networked.templates = vec![record_template(true)];
+        let (status, reasons) = compare(Some(&networked), &present());
+        assert_eq!(status, ReadinessStatus::Stale);
+        assert_eq!(reasons[0].code, ReadinessCode::TemplateMissing);
+        let mut now = present();
+        now.wanted.network = true;
+        assert_eq!(compare(Some(&networked), &now), warm);
     }
 
     #[test]
@@ -409,9 +513,39 @@ mod tests {
     }
 
     #[test]
+    fn a_template_that_is_missing_or_does_not_fit_is_told() {
+        let mut now = present();
+        now.wanted.size = Some((1, 1024));
+        let warm = (ReadinessStatus::Warm, Vec::new());
+        assert_eq!(compare(Some(&record()), &now), warm);
+        now.wanted.size = Some((1, 2048));
+        assert_eq!(reason(&now).0, ReadinessCode::TemplateMissing);
+        let mut now = present();
+        now.templates[0].reason = Some("`memory` is too short".into());
+        let (code, message) = reason(&now);
+        assert_eq!(code, ReadinessCode::TemplateDamaged);
+        assert!(message.contains("too short"), "{message}");
+        now.templates.clear();
+        let gone = (
+            ReadinessCode::TemplateMissing,
+            "the template is gone".into(),
+        );
+        assert_eq!(reason(&now), gone);
+        let unkept = PreparedRecord {
+            template: None,
+            templates: Vec::new(),
+            not_warm: Some("the disk is full".into()),
+            ..record()
+        };
+        let (_, reasons) = compare(Some(&unkept), &present());
+        assert_eq!(reasons[0].code, ReadinessCode::NotWarm);
+        assert!(reasons[0].message.contains("the disk is full"));
+    }
+
+    #[test]
     fn a_network_that_was_not_proven_is_told() {
         let mut now = present();
-        now.network = true;
+        now.wanted.network = true;
         assert_eq!(reason(&now).0, ReadinessCode::NetworkNotPrepared);
     }
 
@@ -421,7 +555,7 @@ mod tests {
         now.root = RootNow::Absent;
         now.kernel = KernelNow::OfEnvironment;
         now.agent = "newer".into();
-        now.network = true;
+        now.wanted.network = true;
         let codes: Vec<_> = compare(Some(&record()), &now)
             .1
             .into_iter()
@@ -460,6 +594,9 @@ mod tests {
             ReadinessCode::EngineChanged,
             ReadinessCode::EngineProgramChanged,
             ReadinessCode::NetworkNotPrepared,
+            ReadinessCode::NotWarm,
+            ReadinessCode::TemplateMissing,
+            ReadinessCode::TemplateDamaged,
             ReadinessCode::HostUnusable,
             ReadinessCode::EnvironmentUnknown,
         ] {

@@ -14,13 +14,13 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use pyro_image::{CatalogEntry, EnvironmentStore, Sha256Digest};
-use pyro_protocol::supervise::EngineChoice;
+use pyro_protocol::supervise::{EngineChoice, StartKind};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 
 /// Version of the record's format. Another one is no record.
-pub(super) const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 2;
 
 /// Name of the directory of records in that of the platform.
 const DIRECTORY: &str = ".prepared";
@@ -28,7 +28,10 @@ const DIRECTORY: &str = ".prepared";
 /// How the files begin that are being written.
 const PARTIAL: &str = ".partial-";
 
-/// Largest record that is read. One has about a kilobyte.
+/// Most templates that are remembered, the last proven first.
+const MAX_TEMPLATES: usize = 32;
+
+/// Largest record that is read. One has a few kilobytes.
 const MAX_BYTES: u64 = 64 * 1024;
 
 /// What a preparation proved, and with what.
@@ -56,14 +59,59 @@ pub struct PreparedRecord {
     pub engine_version: Option<String>,
     /// Version of Firecracker, where it is the engine. No machine runs on it yet.
     pub firecracker_version: Option<String>,
-    /// Whether the machine had a network.
+    /// Whether a machine with a network was proven.
     pub network_prepared: bool,
+    /// How the machine began.
+    pub started: StartKind,
+    /// The template that it began from, which is there for others to begin from.
+    pub template: Option<String>,
+    /// Why there is none.
+    pub not_warm: Option<String>,
+    /// The templates of this and of earlier proofs that hold as well.
+    pub templates: Vec<PreparedTemplate>,
     /// When the machine had done its work, seconds since the epoch.
     pub prepared_at: i64,
     /// When `prepare` last found that all of this still holds, seconds since the epoch.
     pub last_verified_at: i64,
     /// Where the time went.
     pub timings_ms: PrepareTimings,
+}
+
+/// A template, and the machines that begin from it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreparedTemplate {
+    /// Its name.
+    pub key: String,
+    /// Whether they have a network.
+    pub network: bool,
+    /// Their virtual processors.
+    pub vcpu_count: u8,
+    /// Their memory in MiB.
+    pub mem_mib: u32,
+}
+
+impl PreparedRecord {
+    /// Takes over what an earlier record tells of other machines, if it was proven with the same.
+    pub(super) fn carry_over(&mut self, earlier: Self) {
+        let same = earlier.artifacts == self.artifacts
+            && earlier.product_version == self.product_version
+            && earlier.engine == self.engine
+            && earlier.engine_program == self.engine_program
+            && earlier.engine_mark == self.engine_mark;
+        if !same {
+            return;
+        }
+        self.network_prepared |= earlier.network_prepared;
+        for one in earlier.templates {
+            let is_other = |had: &PreparedTemplate| {
+                (had.network, had.vcpu_count, had.mem_mib)
+                    != (one.network, one.vcpu_count, one.mem_mib)
+            };
+            if self.templates.len() < MAX_TEMPLATES && self.templates.iter().all(is_other) {
+                self.templates.push(one);
+            }
+        }
+    }
 }
 
 /// What a machine consists of.
@@ -229,10 +277,47 @@ pub(super) mod tests {
             engine_version: Some("QEMU 7.2".into()),
             firecracker_version: None,
             network_prepared: false,
+            started: StartKind::Made,
+            template: Some(record_template(false).key),
+            not_warm: None,
+            templates: vec![record_template(false)],
             prepared_at: 5,
             last_verified_at: 6,
             timings_ms: PrepareTimings::default(),
         }
+    }
+
+    /// A template of its default machine.
+    pub(crate) fn record_template(network: bool) -> PreparedTemplate {
+        PreparedTemplate {
+            key: if network { "net" } else { "off" }.into(),
+            network,
+            vcpu_count: 1,
+            mem_mib: 1024,
+        }
+    }
+
+    #[test]
+    fn templates_of_other_machines_are_kept_as_long_as_nothing_else_changed() {
+        let networked = PreparedRecord {
+            network_prepared: true,
+            templates: vec![record_template(true), record_template(false)],
+            ..record()
+        };
+        let mut new = record();
+        new.templates[0].key = "new".into();
+        let keys = |record: &PreparedRecord| -> Vec<String> {
+            record.templates.iter().map(|one| one.key.clone()).collect()
+        };
+        let mut carried = new.clone();
+        carried.carry_over(networked.clone());
+        assert_eq!(keys(&carried), ["new", "net"]);
+        assert!(carried.network_prepared);
+        let mut other = new.clone();
+        other.artifacts.kernel = Sha256Digest::of(b"other");
+        let before = other.clone();
+        other.carry_over(networked);
+        assert_eq!(other, before);
     }
 
     fn store(root: &Path) -> EnvironmentStore {

@@ -26,6 +26,7 @@ mod prepare;
 mod sdk;
 mod services;
 mod shapes;
+mod template;
 mod transfer;
 mod trees;
 mod vsock;

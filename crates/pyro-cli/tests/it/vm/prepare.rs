@@ -9,7 +9,7 @@ use pyro_testing::{Finished, World, traces};
 use serde_json::Value;
 
 /// A world with an environment of its own: what is recorded lies beside it.
-fn own_world() -> World {
+pub(super) fn own_world() -> World {
     World::with_own_environment(env!("CARGO_BIN_EXE_pyro"))
 }
 
@@ -69,7 +69,7 @@ fn has_booted(talk: &str) -> bool {
 }
 
 /// A copy of the environment's kernel with another identity: its manifest has one byte more.
-fn other_kernel(world: &World) -> String {
+pub(super) fn other_kernel(world: &World) -> String {
     let kernels = fs::read_dir(world.cache().join("kernels")).unwrap();
     let kernel = kernels
         .flatten()
@@ -111,6 +111,14 @@ fn cold_prepared_warm_stale_and_warm_again() {
     assert!(record["timings_ms"]["boot"].as_u64().unwrap() > 0);
     assert!(record["firecracker_version"].is_null());
     assert_eq!(record["network_prepared"], false);
+    assert_eq!(
+        (&record["started"], &record["not_warm"]),
+        (&"made".into(), &Value::Null)
+    );
+    assert_eq!(
+        record["templates"][0]["key"], record["template"],
+        "{record}"
+    );
     let written = fs::read_to_string(first["record_path"].as_str().unwrap()).unwrap();
     assert_eq!(&serde_json::from_str::<Value>(&written).unwrap(), record);
     assert_eq!(readiness(&world, &[], 0), state("warm", &[]));
@@ -172,6 +180,49 @@ fn cold_prepared_warm_stale_and_warm_again() {
     assert_eq!(removed.code(), 0, "{}", removed.stderr_text());
     assert_eq!(readiness(&world, &[], 3), state("cold", &["not_prepared"]));
     assert_eq!(fs::read_dir(records(&world)).unwrap().count(), 0);
+}
+
+#[test]
+fn a_template_for_each_size_belongs_to_it() {
+    let world = own_world();
+    let (first, _) = prepare(&world, &[]);
+    let key = first["prepared"]["template"].clone();
+    assert!(key.is_string(), "{first}");
+    let ran = world.run(&["--json"], &["true"]).run().json();
+    assert_eq!(ran["started"], "warm", "{ran}");
+
+    let (smaller, _) = prepare(&world, &["--mem-mib", "512"]);
+    assert_eq!(smaller["reused"], false);
+    assert_ne!(smaller["prepared"]["template"], key);
+    assert_eq!(prepare(&world, &["--mem-mib", "512"]).0["reused"], true);
+    assert_eq!(prepare(&world, &[]).0["reused"], true);
+    let ran = world.run(&["--json", "--mem-mib", "512"], &["true"]).run();
+    assert_eq!(ran.json()["started"], "warm");
+
+    let (forced, _) = prepare(&world, &["--force"]);
+    assert_eq!(forced["prepared"]["started"], "made");
+    assert_eq!(forced["prepared"]["template"], key);
+
+    let pruned = world.pyro(&["template", "prune", "--all"]).run();
+    assert_eq!(pruned.code(), 0, "{}", pruned.stderr_text());
+    let gone = state("stale", &["template_missing"]);
+    assert_eq!(readiness(&world, &[], 4), gone);
+    let (again, _) = prepare(&world, &[]);
+    assert_eq!(
+        (&again["reused"], &again["prepared"]["started"]),
+        (&false.into(), &"made".into())
+    );
+    let directory = world.cache().join("templates").join(key.as_str().unwrap());
+    fs::File::options()
+        .write(true)
+        .open(directory.join("memory"))
+        .unwrap()
+        .set_len(4096)
+        .unwrap();
+    let damaged = state("stale", &["template_damaged"]);
+    assert_eq!(readiness(&world, &[], 4), damaged);
+    assert_eq!(prepare(&world, &[]).0["reused"], false);
+    assert_eq!(readiness(&world, &[], 0), state("warm", &[]));
 }
 
 #[test]

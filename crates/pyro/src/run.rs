@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use pyro_image::oci::PullPolicy;
 use pyro_protocol::capture::Capture;
 use pyro_protocol::exec::{ExecEnd, signal_name};
-use pyro_protocol::supervise::EndReason;
+use pyro_protocol::supervise::{EndReason, StartKind};
 use serde::Serialize;
 
 use crate::environment::{EnvironmentOptions, ReadyEnvironment, defaults};
@@ -103,9 +103,11 @@ impl RunOptions {
 /// What happens in a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunEvent {
-    /// The machine's start reached a stage: `engine`, `disk`, `boot`.
+    /// The machine's start reached a stage: `engine`, `template` (one is being made), `disk`,
+    /// `boot`, `restore` (it goes on from one).
     Phase(String),
-    /// The command runs.
+    /// The command runs. From now on [`Machine::ready`] tells how the machine began, and why not
+    /// from a template if it did not.
     Executing,
     /// It wrote, or ended.
     Output(ExecOutput),
@@ -161,6 +163,8 @@ pub struct ExecPayload {
     /// Why the command could not be started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<pyro_protocol::code::ErrorReply>,
+    /// How the machine began.
+    pub started: StartKind,
     /// Where the time went.
     pub timings_ms: Timings,
     /// What became of the machine.
@@ -172,7 +176,7 @@ pub struct ExecPayload {
 pub struct Timings {
     /// From the call to the VMM's start: environment, engine, disk.
     pub prepare: u64,
-    /// From the VMM's start to the agent's hello.
+    /// From the VMM's start until the agent was ready.
     pub boot: u64,
     /// From the hello to the command's end.
     pub command: u64,
@@ -299,6 +303,10 @@ impl Run {
     pub async fn finish(self, outcome: Outcome, end: ExecEnd) -> Result<ExecPayload, Error> {
         let vm_id = self.machine.id().to_owned();
         let mut timings = self.timings();
+        let started = self
+            .machine
+            .ready()
+            .map_or(StartKind::Cold, |ready| ready.started);
         let command_ended = Instant::now();
         drop(self.exec);
         // Nothing in a machine that is thrown away is worth an orderly end.
@@ -325,6 +333,7 @@ impl Run {
                 .map(|n| signal_name(n).map_or_else(|| n.to_string(), str::to_owned)),
             output_left_open: end.output_left_open,
             error: end.error,
+            started,
             timings_ms: timings,
             cleanup: Cleanup {
                 vm_id: vm_id.clone(),

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use crate::args::RunArgs;
 use crate::commands::print_json;
 use crate::exit_code::ExitCode;
-use crate::render::Talk;
+use crate::render::{Talk, printable};
 use crate::signals::Interrupts;
 
 /// Bytes of standard input read at a time.
@@ -61,6 +61,13 @@ pub(super) async fn run(
         match event {
             Ok(RunEvent::Phase(_)) => {}
             Ok(RunEvent::Executing) => {
+                if let Some(why) = run
+                    .machine()
+                    .ready()
+                    .and_then(|told| told.not_warm.as_ref())
+                {
+                    talk.line(&format!("[run] warm start is off: {}", printable(why)));
+                }
                 talk.line(&format!("[run] phase=execute vm_id={vm_id}"));
                 if let Some(stdin) = run.stdin() {
                     tokio::spawn(feed(stdin));

@@ -34,6 +34,7 @@ fn the_payload_has_every_field() {
         "truncated",
         "signal",
         "output_left_open",
+        "started",
         "timings_ms",
     ];
     assert_eq!(fields, BTreeSet::from(expected));

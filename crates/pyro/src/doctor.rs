@@ -2,6 +2,8 @@
 //!
 //! Never fails to report: what cannot be found out is itself a finding.
 
+mod abilities;
+
 use std::path::{Path, PathBuf};
 
 use pyro_image::host::HostProgram;
@@ -10,6 +12,8 @@ use pyro_protocol::code::ErrorCode;
 use pyro_protocol::supervise::{EngineChoice, EngineFinding, JailLayer, ProbeReport};
 use rustix::fs::{Access, access, statvfs};
 use serde::Serialize;
+
+pub use abilities::{Ability, AbilityName, EngineAbilities};
 
 use crate::error::chain;
 use crate::prepare::{Readiness, ReadinessCode, ReadinessReason, Wanted};
@@ -97,6 +101,8 @@ pub struct Runtime {
     pub engine: Option<EngineChoice>,
     /// What was found about each engine, best first.
     pub engines: Vec<EngineFinding>,
+    /// What each of them can do here.
+    pub engine_abilities: Vec<EngineAbilities>,
     /// The layers of the jail that VMMs run in.
     pub jail: Vec<JailLayer>,
     /// The QEMU program.
@@ -208,6 +214,7 @@ impl Pyro {
                     reason: fatal.map(|issue| issue.message.clone()),
                 },
                 engine: probe.chosen,
+                engine_abilities: abilities::of(&probe.engines, &probe.jail),
                 engines: probe.engines,
                 jail: probe.jail,
                 qemu: probe.qemu,

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use pyro::EngineChoice;
 use pyro::doctor::{DoctorReport, Runtime};
 
 use super::readiness;
@@ -89,6 +90,27 @@ fn engines(text: &mut String, runtime: &Runtime) {
             },
             found.reason,
             found.elapsed_ms
+        );
+        if found.usable {
+            abilities(text, runtime, found.engine);
+        }
+    }
+}
+
+/// What an engine that works can do here.
+fn abilities(text: &mut String, runtime: &Runtime, engine: EngineChoice) {
+    let of_engine = runtime
+        .engine_abilities
+        .iter()
+        .filter(|found| found.engine == engine)
+        .flat_map(|found| &found.abilities);
+    for ability in of_engine {
+        let _ = writeln!(
+            text,
+            "  {}: {}: {}",
+            ability.name.as_str(),
+            yes(ability.available),
+            ability.reason
         );
     }
 }

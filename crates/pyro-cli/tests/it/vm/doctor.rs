@@ -20,6 +20,16 @@ fn a_good_host_passes_and_says_why_each_engine_was_taken_or_not() {
         assert!(!engine["reason"].as_str().unwrap().is_empty());
         assert!(engine["elapsed_ms"].as_u64().unwrap() < 3000, "{engine}");
     }
+    let abilities = &report["runtime"]["engine_abilities"];
+    for (engine, found) in engines.iter().zip(abilities.as_array().unwrap()) {
+        assert_eq!(engine["engine"], found["engine"]);
+        for name in ["network", "snapshots", "warm_start", "fork"] {
+            let mut all = found["abilities"].as_array().unwrap().iter();
+            let ability = all.find(|one| one["name"] == name).unwrap();
+            assert_eq!(ability["available"], engine["usable"], "{ability}");
+            assert!(!ability["reason"].as_str().unwrap().is_empty());
+        }
+    }
     let tcg = &engines[1];
     assert_eq!(
         (&tcg["engine"], &tcg["usable"]),
@@ -39,6 +49,8 @@ fn a_good_host_passes_and_says_why_each_engine_was_taken_or_not() {
     for part in [
         "Runtime: PASS",
         "taken by `auto`",
+        "\n  warm_start: yes: ",
+        "\n  memory_given_back: yes: by machines that are started cold",
         "Environment debian:12: installed",
         "Issues",
     ] {

@@ -65,7 +65,9 @@ fn prepare(world: &World, flags: &[&str]) -> (Value, String) {
 
 /// Whether the progress tells of a machine.
 fn has_booted(talk: &str) -> bool {
-    talk.contains(r#""phase":"boot""#)
+    ["boot", "restore"]
+        .iter()
+        .any(|phase| talk.contains(&format!(r#""phase":"{phase}""#)))
 }
 
 /// A copy of the environment's kernel with another identity: its manifest has one byte more.
@@ -318,7 +320,7 @@ fn a_preparation_that_is_interrupted_leaves_nothing() {
     let world = own_world();
     prepare(&world, &[]);
     let mut running = world.pyro(&["prepare", "--force"]).start();
-    running.wait_for_stderr("[prepare] phase=boot vm_id=");
+    running.wait_for_stderr("[prepare] phase=template vm_id=");
     running.signal("INT");
     assert_eq!(running.finish().code(), 128 + 2);
     traces::assert_none(&world);

@@ -1,64 +1,26 @@
 //! What programs read as the id of this boot, in `/proc/sys/kernel/random/boot_id`.
 //!
 //! The kernel makes its own once and never again, so that the clones of one memory snapshot
-//! would share it. A file of ours is mounted over it once, and later written anew in place:
-//! no mounts pile up, and mount namespaces that the guest has made since see the new id, too.
-//! A `/proc` that the guest mounts itself shows the kernel's.
+//! would share it. A file of ours covers it. A `/proc` that the guest mounts itself shows the
+//! kernel's.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::io;
 
-use rustix::fs::{OFlags, PROC_SUPER_MAGIC, statfs};
-use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use rustix::rand::{GetRandomFlags, getrandom};
 use sha2::{Digest, Sha256};
 
-const KERNELS: &str = "/proc/sys/kernel/random/boot_id";
-const DIRECTORY: &str = "/run/pyro";
-const OURS: &str = "/run/pyro/boot_id";
+use super::cover::Cover;
+
+const COVER: Cover = Cover {
+    name: "boot_id",
+    over: "/proc/sys/kernel/random/boot_id",
+    mode: 0o444,
+};
 
 /// Renews the id. `apart` goes into it beside the kernel's random bytes: clones that have
 /// different ones get different ids, also where the kernel's generator is not yet reseeded.
 pub(super) fn renew(apart: &[u8]) -> io::Result<()> {
-    let line = format!("{}\n", new_id(apart)?);
-    if let Some(mounted) = mounted() {
-        mounted.write_all_at(line.as_bytes(), 0)?;
-        // The guest may have written more.
-        return mounted.set_len(line.len() as u64);
-    }
-    make(&line)?;
-    // Ours of before, whose file the guest has removed.
-    if statfs(KERNELS)?.f_type != PROC_SUPER_MAGIC {
-        unmount(KERNELS, UnmountFlags::DETACH)?;
-    }
-    Ok(mount_bind(OURS, KERNELS)?)
-}
-
-/// The file of ours, if it is what programs read.
-fn mounted() -> Option<File> {
-    let file = OpenOptions::new()
-        .write(true)
-        .custom_flags(no_follow())
-        .open(OURS)
-        .ok()?;
-    let (ours, seen) = (file.metadata().ok()?, fs::metadata(KERNELS).ok()?);
-    ((ours.dev(), ours.ino()) == (seen.dev(), seen.ino())).then_some(file)
-}
-
-fn make(line: &str) -> io::Result<()> {
-    if !Path::new(DIRECTORY).is_dir() {
-        fs::DirBuilder::new().mode(0o755).create(DIRECTORY)?;
-    }
-    match fs::remove_file(OURS) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).open(OURS)?;
-    file.write_all(line.as_bytes())?;
-    // The umask took its share at the creation.
-    file.set_permissions(fs::Permissions::from_mode(0o444))
+    COVER.renew(format!("{}\n", new_id(apart)?).as_bytes())
 }
 
 /// A UUID of version 4, as the kernel writes its own.
@@ -73,13 +35,9 @@ fn new_id(apart: &[u8]) -> io::Result<String> {
     bytes.copy_from_slice(&hash[..16]);
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
-    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits = format!("{:032x}", u128::from_be_bytes(bytes));
     let groups = [0..8, 8..12, 12..16, 16..20, 20..32];
     Ok(groups.map(|group| &digits[group]).join("-"))
-}
-
-fn no_follow() -> i32 {
-    OFlags::NOFOLLOW.bits().cast_signed()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 
 mod boot_id;
 mod connect;
+mod cover;
 mod disks;
 mod freeze;
 mod gate;
@@ -38,7 +39,7 @@ use freeze::Count;
 pub(crate) use freeze::Freezer;
 use gate::Gate;
 pub(crate) use gate::{Served, Working};
-pub use settings::Settings;
+pub use settings::{Name, Settings};
 pub(crate) use settings::{elsewhere, of_machine};
 
 /// Blocking jobs at a time, each on a thread of its own. More wait.

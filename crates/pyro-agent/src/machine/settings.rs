@@ -10,12 +10,34 @@ use std::sync::Arc;
 
 use rustix::fs::{FileType, fstat, makedev};
 
+use super::cover::Cover;
 use super::disks::{self, Disk};
 use super::{boot_id, ioctl};
 use crate::clock;
 
 /// Major and minor number of the random device, from the kernel's list of devices.
 const RANDOM: (u32, u32) = (1, 9);
+
+const MACHINE_ID: Cover = Cover {
+    name: "machine-id",
+    over: "/etc/machine-id",
+    mode: 0o444,
+};
+
+const HOSTNAME: Cover = Cover {
+    name: "hostname",
+    over: "/etc/hostname",
+    mode: 0o644,
+};
+
+/// A name that a machine has in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name {
+    /// `/etc/machine-id`.
+    MachineId,
+    /// `/etc/hostname`.
+    Hostname,
+}
 
 /// The changeable parts of a machine. Every method may block.
 pub trait Settings: Debug + Send + Sync {
@@ -32,6 +54,10 @@ pub trait Settings: Debug + Send + Sync {
     /// Gives what runs in the machine another id of its boot, apart from those of machines that
     /// are given other bytes.
     fn renew_boot_id(&self, apart: &[u8]) -> io::Result<()>;
+
+    /// Has programs read `line` as a name, where that takes no change to the root. Whether it
+    /// does is told.
+    fn cover(&self, name: Name, line: &[u8]) -> io::Result<bool>;
 
     /// The root directory, whose `/etc` holds the names.
     fn root(&self) -> io::Result<&Path>;
@@ -92,6 +118,19 @@ impl Settings for Guest {
         boot_id::renew(apart)
     }
 
+    /// An image that has no such file, or a link in its place, is written to.
+    fn cover(&self, name: Name, line: &[u8]) -> io::Result<bool> {
+        let cover = match name {
+            Name::MachineId => MACHINE_ID,
+            Name::Hostname => HOSTNAME,
+        };
+        let is_file = std::fs::symlink_metadata(cover.over).is_ok_and(|found| found.is_file());
+        if is_file {
+            cover.renew(line)?;
+        }
+        Ok(is_file)
+    }
+
     fn root(&self) -> io::Result<&Path> {
         Ok(Path::new("/"))
     }
@@ -134,6 +173,10 @@ impl Settings for Elsewhere {
     }
 
     fn renew_boot_id(&self, _apart: &[u8]) -> io::Result<()> {
+        Self::refuse()
+    }
+
+    fn cover(&self, _name: Name, _line: &[u8]) -> io::Result<bool> {
         Self::refuse()
     }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pyro_agent::machine::{Disk, Settings, Stopped};
+use pyro_agent::machine::{Disk, Name, Settings, Stopped};
 use pyro_agent::serve::Agent;
 use pyro_protocol::request::BootTimes;
 use serde_json::{Value, json};
@@ -140,6 +140,10 @@ impl Settings for Notes {
         let apart = String::from_utf8_lossy(apart);
         self.note(format!("boot id, apart by {apart:?}"));
         Ok(())
+    }
+
+    fn cover(&self, _name: Name, _line: &[u8]) -> io::Result<bool> {
+        Ok(false)
     }
 
     fn root(&self) -> io::Result<&Path> {
@@ -279,31 +283,6 @@ fn one_name_leaves_the_other() {
     assert_eq!(notes.take(), [boot_id.clone(), boot_id]);
     assert_eq!(read(&notes, "etc/machine-id"), format!("{MACHINE_ID}\n"));
     assert!(!notes.path("etc/hostname").exists());
-}
-
-#[test]
-fn a_name_of_the_same_length_is_written_over_unless_it_is_shared() {
-    let notes = Notes::new();
-    std::fs::create_dir(notes.path("etc")).expect("a directory");
-    let inode = || {
-        let about = std::fs::metadata(notes.path("etc/hostname")).expect("the file is there");
-        std::os::unix::fs::MetadataExt::ino(&about)
-    };
-    with_machine(&notes, async |guest| {
-        guest.ask_line(&identity(Some("one"), None)).await;
-        let first = inode();
-        guest.ask_line(&identity(Some("two"), None)).await;
-        assert_eq!(
-            (read(&notes, "etc/hostname").as_str(), inode()),
-            ("two\n", first)
-        );
-        // What else the file is called must not change with it.
-        std::fs::hard_link(notes.path("etc/hostname"), notes.path("kept")).expect("a link");
-        guest.ask_line(&identity(Some("six"), None)).await;
-        assert_ne!(inode(), first);
-    });
-    assert_eq!(read(&notes, "etc/hostname"), "six\n");
-    assert_eq!(read(&notes, "kept"), "two\n");
 }
 
 #[test]

@@ -110,7 +110,7 @@ impl Starting {
                 .map_err(|error| failure(FailureCause::Vmm, chain(&error)))?;
         }
         let deadline = Duration::from_millis(order.boot_deadline_ms);
-        let life = self::life(order);
+        let life = self::life(order)?;
         let met = async {
             match awaited {
                 Awaited::Booting | Awaited::Template => {
@@ -172,18 +172,18 @@ impl Starting {
 }
 
 /// What a machine is given that no other has.
-fn life(order: &MachineOrder) -> NewLife {
-    let mut random = [0; 48];
-    // Cannot fail for so few bytes once the host has booted.
-    let filled = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
-    let (seed, id) = random.split_at(32);
-    NewLife {
-        seed: filled.ok().and_then(|_| seed.try_into().ok()),
-        machine_id: filled
-            .ok()
-            .map(|_| id.iter().map(|byte| format!("{byte:02x}")).collect()),
-        hostname: Some(order.id.clone()),
+fn life(order: &MachineOrder) -> Result<NewLife, Box<Failure>> {
+    let (mut seed, mut id) = ([0; 32], [0; 16]);
+    for bytes in [&mut seed[..], &mut id[..]] {
+        // Without these two machines would draw the same numbers.
+        rustix::rand::getrandom(bytes, rustix::rand::GetRandomFlags::empty())
+            .map_err(|error| failure(FailureCause::Host, format!("drawing randomness: {error}")))?;
     }
+    Ok(NewLife {
+        seed: Some(seed),
+        machine_id: Some(format!("{:032x}", u128::from_be_bytes(id))),
+        hostname: Some(order.id.clone()),
+    })
 }
 
 /// A copy of a snapshot's memory, for one machine alone.

@@ -111,11 +111,13 @@ fn a_killed_vmm_is_told_at_once_with_its_exit() {
 fn a_machine_in_use_is_not_swept() {
     let world = world();
     let mut running = world
-        .run(&["--shell"], &["echo up; read x; echo $x"])
+        .run(&["--interactive", "--shell"], &["echo up; read x; echo $x"])
+        .hold_stdin()
         .start();
     assert_eq!(running.wait_for_stdout(), b"up\n");
     assert_no_machine_to_clear(&world);
     let other = world.run(&[], &["true"]).run();
     assert_eq!(other.code(), 0);
+    running.send(b"go\n");
     assert_eq!(running.finish().code(), 0);
 }

@@ -29,7 +29,10 @@ fn what_a_guest_frees_the_host_has_back() {
         head -c 200M /dev/urandom > /dev/shm/taken; echo taken; read go
         rm /dev/shm/taken; echo freed; read go";
     let mut running = world
-        .run(&["--interactive", "--shell", "--mem-mib", "512"], &[script])
+        .run(
+            &["--cold", "--interactive", "--shell", "--mem-mib", "512"],
+            &[script],
+        )
         .hold_stdin()
         .start();
     assert_eq!(

@@ -24,7 +24,7 @@ const KEPT: &str = "PYRO_CHAOS_KEPT";
 const PREFIX: &str = "chaos: ";
 
 /// Longest time for anything that a client is told to do.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Children of a fork.
 const CHILDREN: usize = 2;
@@ -287,7 +287,8 @@ async fn alive(machine: &mut Machine) -> Result<Vec<u8>, Error> {
 }
 
 fn say(line: &Line) {
-    println!("{PREFIX}{}", serde_json::to_string(line).unwrap());
+    let line = format!("{PREFIX}{}\n", serde_json::to_string(line).unwrap());
+    std::io::stdout().write_all(line.as_bytes()).unwrap();
 }
 
 /// Waits for a word of the test. One that is gone needs no client.

@@ -94,10 +94,8 @@ pub(super) async fn snapshots(pyro: &Pyro, count: usize) {
         .tempdir_in(&pyro.settings().home.state)
         .unwrap();
     let mut machine = started(pyro, CAPTURED_MIB, false).await;
-    let dirty = format!(
-        "head -c {0}000000 /dev/urandom > /run/dirty; stat -c %s /run/dirty",
-        DIRTY_MB
-    );
+    let dirty =
+        format!("head -c {DIRTY_MB}000000 /dev/urandom > /run/dirty; stat -c %s /run/dirty");
     assert_eq!(
         said(&mut machine, &dirty).await,
         format!("{DIRTY_MB}000000")

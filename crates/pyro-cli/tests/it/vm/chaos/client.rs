@@ -295,8 +295,5 @@ fn say(line: &Line) {
 fn told(word: &str) {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).unwrap();
-    if line.is_empty() {
-        std::process::exit(1);
-    }
-    assert_eq!(line.trim(), word);
+    assert_eq!(line.trim(), word, "the test is gone");
 }

@@ -139,7 +139,7 @@ impl Accept for Listener {
     }
 }
 
-/// A connection as a byte stream.
+/// A connection as a byte stream. It ends in both directions when it ends in one.
 pub(super) struct Connection {
     socket: AsyncFd<OwnedFd>,
 }
@@ -193,7 +193,8 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match shutdown(&self.socket, Shutdown::Write) {
+        // Firecracker tells its host of nothing but the end of both directions.
+        match shutdown(&self.socket, Shutdown::Both) {
             // A peer that is gone needs no telling.
             Ok(()) | Err(rustix::io::Errno::NOTCONN) => Poll::Ready(Ok(())),
             Err(error) => Poll::Ready(Err(error.into())),

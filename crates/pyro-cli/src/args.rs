@@ -74,6 +74,8 @@ pub(crate) enum Engine {
     QemuKvm,
     /// QEMU with software emulation
     QemuTcg,
+    /// Firecracker, on KVM; see `pyro runtime install`
+    Firecracker,
 }
 
 impl From<Engine> for EngineChoice {
@@ -82,6 +84,7 @@ impl From<Engine> for EngineChoice {
             Engine::Auto => Self::Auto,
             Engine::QemuKvm => Self::QemuKvm,
             Engine::QemuTcg => Self::QemuTcg,
+            Engine::Firecracker => Self::Firecracker,
         }
     }
 }
@@ -100,6 +103,9 @@ pub(crate) enum Command {
     Template(TemplateCommand),
     /// Check this host: what works, what does not, and the remedy
     Doctor(DoctorArgs),
+    /// Install, list and remove engines that are fetched
+    #[command(subcommand)]
+    Runtime(RuntimeCommand),
     /// Clear away what killed processes left over
     Gc(GcArgs),
     /// Print a completion script for a shell
@@ -467,6 +473,33 @@ pub(crate) struct DoctorArgs {
     /// Try the engines again instead of believing what is remembered
     #[arg(long)]
     pub(crate) probe_again: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RuntimeCommand {
+    /// Fetch Firecracker as its makers released it, and check it
+    Install(RuntimeInstallArgs),
+    /// Show which engines are installed
+    List(RuntimeArgs),
+    /// Remove the engines that were fetched
+    Remove(RuntimeArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RuntimeInstallArgs {
+    /// Complete address of the released archive on a mirror
+    #[arg(long, env = "PYRO_RUNTIME_URL", value_name = "URL", hide = true)]
+    pub(crate) url: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RuntimeArgs {
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,

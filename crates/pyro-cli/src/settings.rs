@@ -10,9 +10,11 @@
 //! | `PYRO_ENGINE` | `auto`, `qemu-kvm`, `qemu-tcg` | `auto` |
 //! | `PYRO_KERNEL` | guest kernel in place of the environment's | |
 //! | `PYRO_QEMU` | QEMU program in place of the one in `PATH` | |
+//! | `PYRO_FIRECRACKER` | Firecracker program in place of the installed one and the one in `PATH` | |
 //! | `PYRO_CONFIG_DIR` | `registries.toml`, `policy.toml`, `catalogs/*.toml` | `$XDG_CONFIG_HOME/pyro`, `~/.config/pyro` |
 //! | `PYRO_POLICY` | policy of images in place of `policy.toml` there | |
 //! | `PYRO_TEMPLATE_MAX_MIB` | the most that templates may take together, in MiB | 4096 |
+//! | `PYRO_RUNTIME_URL` | address of the archive that `pyro runtime install` fetches, in place of the maker's | |
 //! | `PYRO_OFFLINE` | fetch nothing over the network | |
 //!
 //! What belongs to others is read where they have it: Docker's and Podman's log-ins
@@ -51,6 +53,7 @@ pub(crate) fn settings(global: &Global) -> Result<Settings, Error> {
     let search_path = env::var("PATH").unwrap_or_else(|_| SYSTEM_PATH.to_owned());
     Ok(Settings {
         qemu: path("PYRO_QEMU")?,
+        firecracker: path("PYRO_FIRECRACKER")?,
         kernel: global.kernel.clone(),
         engine: global.engine.into(),
         catalog: catalog(&config)?,

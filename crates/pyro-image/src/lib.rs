@@ -23,6 +23,7 @@ pub mod progress;
 pub mod publish;
 pub mod recipe;
 pub mod record;
+pub mod runtime;
 pub mod store;
 
 mod apt;
@@ -43,4 +44,5 @@ pub use progress::{Progress, ProgressSink};
 pub use publish::{PreparedImage, Publication, PublishError, write_layout};
 pub use recipe::{Layer, RecipeError, build_layer};
 pub use record::{FileCheck, FileRecord};
+pub use runtime::{RuntimeError, RuntimeStore};
 pub use store::{EnvironmentStore, InstallState, Installed, Staging, StoreError};

@@ -44,6 +44,10 @@ pub struct MachineOrder {
     pub engine: EngineChoice,
     /// The QEMU program; looked up in `search_path` when absent.
     pub qemu: Option<PathBuf>,
+    /// The Firecracker program; looked up in `firecracker_installed`, then in `search_path` when absent.
+    pub firecracker: Option<PathBuf>,
+    /// Directory in which a Firecracker that was fetched lies, if it was.
+    pub firecracker_installed: PathBuf,
     /// Directories to look for host programs, `:`-separated.
     pub search_path: String,
     /// Virtual processors, 1 to 8.
@@ -88,6 +92,8 @@ pub enum EngineChoice {
     QemuKvm,
     /// QEMU with software emulation.
     QemuTcg,
+    /// Firecracker, which runs on KVM alone.
+    Firecracker,
 }
 
 impl EngineChoice {
@@ -97,6 +103,7 @@ impl EngineChoice {
             Self::Auto => "auto",
             Self::QemuKvm => "qemu-kvm",
             Self::QemuTcg => "qemu-tcg",
+            Self::Firecracker => "firecracker",
         }
     }
 }
@@ -167,7 +174,7 @@ pub struct Ready {
     pub agent_socket: PathBuf,
     /// The socket that takes control requests.
     pub control_socket: PathBuf,
-    /// The engine that runs the machine: `qemu-kvm` or `qemu-tcg`.
+    /// The engine that runs the machine, never `auto`.
     pub engine: EngineChoice,
     /// Process id of the VMM.
     pub vmm_pid: u32,
@@ -334,6 +341,10 @@ pub struct VmmIdentity {
 pub struct ProbeOrder {
     /// The QEMU program; looked up in `search_path` when absent.
     pub qemu: Option<PathBuf>,
+    /// The Firecracker program; looked up in `firecracker_installed`, then in `search_path` when absent.
+    pub firecracker: Option<PathBuf>,
+    /// Directory in which a Firecracker that was fetched lies, if it was.
+    pub firecracker_installed: PathBuf,
     /// Directories to look for host programs, `:`-separated.
     pub search_path: String,
     /// File that remembers which engines work on this host.
@@ -383,6 +394,12 @@ pub struct ProbeReport {
     pub qemu: Option<PathBuf>,
     /// Its version line.
     pub qemu_version: Option<String>,
+    /// The Firecracker program found.
+    #[serde(default)]
+    pub firecracker: Option<PathBuf>,
+    /// Its version.
+    #[serde(default)]
+    pub firecracker_version: Option<String>,
     /// One finding per engine, best first.
     pub engines: Vec<EngineFinding>,
     /// The layers of the VMM's jail.

@@ -189,6 +189,8 @@ fn the_supervisors_messages() {
         id: "0123456789ab".into(),
         engine: EngineChoice::Auto,
         qemu: None,
+        firecracker: None,
+        firecracker_installed: "/f".into(),
         search_path: "/usr/bin".into(),
         vcpu_count: 1,
         mem_mib: 1024,
@@ -327,6 +329,8 @@ fn the_supervisors_messages() {
             "probe order",
             &ProbeOrder {
                 qemu: None,
+                firecracker: None,
+                firecracker_installed: "/f".into(),
                 search_path: "/usr/bin".into(),
                 probe_cache: "/p".into(),
                 again: true,
@@ -338,6 +342,8 @@ fn the_supervisors_messages() {
                 chosen: Some(EngineChoice::QemuTcg),
                 qemu: None,
                 qemu_version: None,
+                firecracker: None,
+                firecracker_version: None,
                 engines: vec![finding],
                 jail: vec![JailLayer {
                     name: "landlock".into(),

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use pyro_link::Opener;
 use pyro_protocol::code::ErrorReply;
 use pyro_protocol::request::Hello;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+
+use crate::guest_link::{ATTEMPT_EVERY, GuestLink};
 
 /// Longest reply to one of these calls, in bytes.
 const MAX_REPLY: u64 = 64 * 1024;
@@ -29,11 +30,28 @@ pub(crate) enum CallError {
     Malformed { reason: String },
 }
 
-pub(crate) async fn hello(link: &Opener, deadline: Duration) -> Result<Hello, CallError> {
+pub(crate) async fn hello(link: &GuestLink, deadline: Duration) -> Result<Hello, CallError> {
     call(link, json!({"action": "hello"}), deadline).await
 }
 
-pub(crate) async fn ping(link: &Opener, deadline: Duration) -> Result<(), CallError> {
+/// Says hello until it is answered: streams may be cut as long as the guest's driver does not know that it was started, captured
+/// or restored. What must not be done twice comes after that.
+pub(crate) async fn meet(link: &GuestLink, deadline: Duration) -> Result<Hello, CallError> {
+    let answered = async {
+        loop {
+            match hello(link, deadline).await {
+                Err(CallError::Link { .. } | CallError::Malformed { .. }) => {}
+                other => return other,
+            }
+            sleep(ATTEMPT_EVERY).await;
+        }
+    };
+    timeout(deadline, answered)
+        .await
+        .map_err(|_| CallError::Timeout { after: deadline })?
+}
+
+pub(crate) async fn ping(link: &GuestLink, deadline: Duration) -> Result<(), CallError> {
     call::<Value>(link, json!({"action": "ping"}), deadline)
         .await
         .map(drop)
@@ -51,7 +69,7 @@ pub(crate) struct NewLife {
 
 /// Thaws what is frozen, sets the clock, and gives the guest what `life` has.
 pub(crate) async fn revive(
-    link: &Opener,
+    link: &GuestLink,
     unix_ns: u64,
     life: &NewLife,
     deadline: Duration,
@@ -68,7 +86,7 @@ pub(crate) async fn revive(
 
 /// Lets nothing write to the guest's disks, for `hold` at the most.
 pub(crate) async fn freeze(
-    link: &Opener,
+    link: &GuestLink,
     hold: Duration,
     deadline: Duration,
 ) -> Result<(), CallError> {
@@ -79,7 +97,7 @@ pub(crate) async fn freeze(
 
 /// Runs a command and forgets it.
 pub(crate) async fn exec(
-    link: &Opener,
+    link: &GuestLink,
     command: &str,
     deadline: Duration,
 ) -> Result<(), CallError> {
@@ -87,14 +105,14 @@ pub(crate) async fn exec(
     call::<Value>(link, request, deadline).await.map(drop)
 }
 
-pub(crate) async fn power_off(link: &Opener, deadline: Duration) -> Result<(), CallError> {
+pub(crate) async fn power_off(link: &GuestLink, deadline: Duration) -> Result<(), CallError> {
     call::<Value>(link, json!({"action": "power_off"}), deadline)
         .await
         .map(drop)
 }
 
 async fn call<T: for<'de> Deserialize<'de>>(
-    link: &Opener,
+    link: &GuestLink,
     request: Value,
     deadline: Duration,
 ) -> Result<T, CallError> {
@@ -115,7 +133,7 @@ async fn call<T: for<'de> Deserialize<'de>>(
     })
 }
 
-async fn exchange(link: &Opener, request: Value) -> Result<Vec<u8>, CallError> {
+async fn exchange(link: &GuestLink, request: Value) -> Result<Vec<u8>, CallError> {
     let dead = |error: &dyn std::fmt::Display| CallError::Link {
         reason: error.to_string(),
     };
@@ -141,7 +159,7 @@ mod tests {
     use pyro_link::Session;
 
     /// A guest that answers every request with `reply` and does not stop there.
-    fn guest_that_answers(reply: Vec<u8>) -> Opener {
+    fn guest_that_answers(reply: Vec<u8>) -> GuestLink {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         let (host, link, _) = Session::host(ours);
         let (guest, _, mut incoming) = Session::guest(theirs);
@@ -153,7 +171,7 @@ mod tests {
                 let _ = stream.shutdown().await;
             }
         });
-        link
+        GuestLink::Session(link)
     }
 
     #[tokio::test]
@@ -175,6 +193,7 @@ mod tests {
         let (ours, _silent) = tokio::io::duplex(1024);
         let (host, link, _) = Session::host(ours);
         tokio::spawn(host.run());
+        let link = GuestLink::Session(link);
         let error = ping(&link, Duration::from_millis(10)).await.unwrap_err();
         assert!(matches!(error, CallError::Timeout { .. }), "{error}");
     }

@@ -10,6 +10,7 @@ mod agent_call;
 mod bridge;
 mod channel;
 mod diagnosis;
+mod guest_link;
 mod journal;
 pub mod machine;
 pub mod probe;

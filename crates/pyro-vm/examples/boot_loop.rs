@@ -5,9 +5,10 @@
 //! The initramfs loads its virtio modules and writes a line to the port of the link.
 
 use pyro_vm::console::ConsoleLog;
+use pyro_vm::qemu::{QemuBegin, start};
 use pyro_vm::{
-    Accelerator, Access, Begin, Disk, DiskId, FreedMemory, GuestMemory, MachineId, MachineSpec,
-    MachineUid, MemoryMib, Network, Qemu, StartOptions, Vcpus, start,
+    Accelerator, Access, Disk, DiskId, FreedMemory, GuestMemory, MachineId, MachineSpec,
+    MachineUid, MemoryMib, Network, Qemu, StartOptions, Vcpus,
 };
 use std::error::Error;
 use std::ffi::OsStr;
@@ -113,7 +114,7 @@ async fn boot(spec: &MachineSpec, folder: &Path) -> Result<Boot, Box<dyn Error>>
     };
     let memory = GuestMemory::unnamed(spec.memory)?;
     let begun = Instant::now();
-    let begin = Begin::Boot { memory };
+    let begin = QemuBegin::Boot { memory };
     let mut started = start(&qemu, Accelerator::Tcg, spec, begin, options).await?;
     let until_engine = begun.elapsed();
     let log = ConsoleLog::spawn(started.console, &folder.join("console.log"))?;

@@ -1,16 +1,19 @@
 //! A running machine from a specification.
 //!
-//! Owns: the description of a machine ([`spec`]), the engine that runs it ([`qemu`]), the confinement of the engine's process,
+//! Owns: the description of a machine ([`spec`]), the engines that run it ([`Engine`]: [`qemu`], [`firecracker`]), the confinement of the engine's process,
 //! its console log ([`console`]), its disks ([`disk`]), finding and ending what an earlier run left over ([`process`]), and
 //! finding out which accelerator works on this host ([`probe`]).
 //!
 //! Never: knows workspaces, environments or what is said over the link; reads environment variables; prints.
 //!
-//! Everything asynchronous runs on a current-thread tokio runtime. [`qemu::start`] must be called on a thread that lives as
+//! Everything asynchronous runs on a current-thread tokio runtime. [`start`] must be called on a thread that lives as
 //! long as the machine: the kernel ends the machine when the thread that started it ends.
 
 pub mod console;
 pub mod disk;
+mod engine;
+mod files;
+pub mod firecracker;
 mod jail;
 pub mod machine;
 pub mod memory;
@@ -21,10 +24,15 @@ pub mod snapshot;
 pub mod spec;
 mod tsc;
 
+pub use engine::{Engine, start};
+pub use firecracker::{Firecracker, Vsock};
 pub use jail::{CgroupPath, Layer, MachineUid, NoCgroup, layers};
-pub use machine::{Begin, ExitReason, RunningMachine, StartError, StartOptions, Started};
+pub use machine::{
+    Begin, ControlError, ExitReason, Link, RunningMachine, Saving, StartError, StartOptions,
+    Started,
+};
 pub use memory::GuestMemory;
-pub use qemu::{Accelerator, Qemu, start};
+pub use qemu::{Accelerator, Qemu};
 pub use spec::{
     Access, Disk, DiskId, FreedMemory, KernelArgument, MachineId, MachineSpec, MemoryMib, Network,
     SpecError, Vcpus,

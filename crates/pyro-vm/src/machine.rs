@@ -8,21 +8,28 @@
 //! ```
 
 use crate::console::ConsoleLog;
+use crate::disk::copy_data;
+use crate::firecracker::{
+    ApiError, FirecrackerMachine, FirecrackerMissing, SnapshotError, SnapshotKind, Vsock,
+};
 use crate::jail::{CgroupPath, MachineUid};
-use crate::memory::{self, GuestMemory};
-use crate::qemu::ProgramMissing;
-use crate::qemu::qmp::{Qmp, QmpError};
+use crate::memory;
+use crate::qemu::qmp::QmpError;
+use crate::qemu::{ProgramMissing, QemuMachine};
+use crate::snapshot::SnapshotFiles;
 use crate::spec::{DiskId, SpecError};
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::unix::net::UnixStream as StdStream;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
+use tokio::io::AsyncRead;
 use tokio::net::UnixStream;
-use tokio::process::Child;
+
+/// The state in which QEMU stands still after a write that the host refused.
+const QEMU_IO_ERROR: &str = "io-error";
 
 /// How many of the engine's last words are told with the reason of its end.
 pub(crate) const STDERR_LINES: usize = 10;
@@ -48,144 +55,262 @@ pub struct StartOptions {
 }
 
 /// What a machine begins with.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Begin {
     /// Its kernel, in empty memory.
     Boot {
-        /// The memory.
-        memory: GuestMemory,
+        /// The new file that [`RunningMachine::save`] will be asked to write the memory to, where that is known: an engine that
+        /// maps a file as the guest's memory uses it from the beginning, and has nothing to copy later.
+        memory: Option<PathBuf>,
     },
-    /// Where another machine of an equal specification was paused. It stands still until [`RunningMachine::resume`].
-    Restore {
-        /// The other machine's memory, or a copy of it.
-        memory: GuestMemory,
-        /// What [`RunningMachine::save_devices`] wrote, opened for reading.
-        devices: File,
-    },
+    /// Where another machine of an equal specification was paused. It stands still until [`RunningMachine::resume`]. The files
+    /// must stay as long as it lives, and are not written to.
+    Restore(SnapshotFiles),
 }
 
 /// What a successful start yields.
-#[derive(Debug)]
 pub struct Started {
     /// The engine's process.
     pub machine: RunningMachine,
-    /// The byte stream to the guest's port `org.pyro.agent.0`.
-    pub link: UnixStream,
-    /// The guest's serial console. Somebody must read it, or the guest stops at its next line: see [`ConsoleLog`].
-    pub console: UnixStream,
+    /// How the guest's agent is reached.
+    pub link: Link,
+    /// The guest's serial console. Somebody must read it, or the guest may stop at its next line: see [`ConsoleLog`].
+    pub console: Box<dyn AsyncRead + Send + Unpin>,
 }
 
-/// An engine's process with its control connection. Dropping it kills the process.
+/// How the guest's agent is reached.
 #[derive(Debug)]
-pub struct RunningMachine {
-    pid: u32,
-    start_time: u64,
-    child: Child,
-    qmp: Qmp<UnixStream>,
-    stderr: ConsoleLog,
-    memory: GuestMemory,
-    /// The engine's end of the link; ours holds it until the engine's end is known.
-    link_peer: Option<StdStream>,
+pub enum Link {
+    /// One byte stream, to the guest's port `org.pyro.agent.0`.
+    Carrier(UnixStream),
+    /// A socket that gives a stream to the guest's port for each connection.
+    Vsock(Vsock),
+}
+
+/// An engine's process with its control connection, whichever engine it is. Dropping it kills the process.
+#[derive(Debug)]
+pub enum RunningMachine {
+    /// A QEMU.
+    Qemu {
+        /// Its process.
+        machine: Box<QemuMachine>,
+        /// The file that is the guest's memory, if it has a name.
+        memory: Option<PathBuf>,
+    },
+    /// A Firecracker.
+    Firecracker(Box<FirecrackerMachine>),
 }
 
 impl RunningMachine {
-    pub(crate) fn new(
-        pid: u32,
-        start_time: u64,
-        child: Child,
-        qmp: Qmp<UnixStream>,
-        stderr: ConsoleLog,
-        memory: GuestMemory,
-        link_peer: StdStream,
-    ) -> Self {
-        Self {
-            pid,
-            start_time,
-            child,
-            qmp,
-            stderr,
-            memory,
-            link_peer: Some(link_peer),
-        }
-    }
-
     /// The process id of the engine.
     pub fn pid(&self) -> u32 {
-        self.pid
+        match self {
+            Self::Qemu { machine, .. } => machine.pid(),
+            Self::Firecracker(machine) => machine.pid(),
+        }
     }
 
     /// When the process started, in the kernel's clock ticks since boot. Together with the process id it names the process
     /// for [`crate::process::kill_verified`], even after the number was given to another one.
     pub fn start_time(&self) -> u64 {
-        self.start_time
-    }
-
-    /// The control connection.
-    pub fn qmp(&mut self) -> &mut Qmp<UnixStream> {
-        &mut self.qmp
-    }
-
-    /// Stops the guest. What it has written to its disks is with the host then.
-    pub async fn pause(&mut self, deadline: Duration) -> Result<(), QmpError> {
-        self.qmp.stop(deadline).await
-    }
-
-    /// Lets a paused or restored guest run on.
-    pub async fn resume(&mut self, deadline: Duration) -> Result<(), QmpError> {
-        self.qmp.cont(deadline).await
-    }
-
-    /// Writes the state of the paused machine's devices to `to`, which is open for writing only.
-    pub async fn save_devices(&mut self, to: &File, deadline: Duration) -> Result<(), QmpError> {
-        self.qmp.save_devices(to, deadline).await
-    }
-
-    /// Whether the engine has passed on to the guest all that was written to the link.
-    pub fn link_is_drained(&self) -> io::Result<bool> {
-        match &self.link_peer {
-            Some(peer) => Ok(rustix::io::ioctl_fionread(peer)? == 0),
-            None => Ok(true),
+        match self {
+            Self::Qemu { machine, .. } => machine.start_time(),
+            Self::Firecracker(machine) => machine.start_time(),
         }
     }
 
-    /// What copies the paused machine's memory. To be called on a thread that may block, while the machine stands still.
+    /// Stops the guest. Stopping it twice is no error.
+    pub async fn pause(&mut self, deadline: Duration) -> Result<(), ControlError> {
+        match self {
+            Self::Qemu { machine, .. } => Ok(machine.pause(deadline).await?),
+            Self::Firecracker(machine) => Ok(machine.pause(deadline).await?),
+        }
+    }
+
+    /// Lets a paused or restored guest run on. A guest that runs is left alone.
+    pub async fn resume(&mut self, deadline: Duration) -> Result<(), ControlError> {
+        match self {
+            Self::Qemu { machine, .. } => Ok(machine.resume(deadline).await?),
+            Self::Firecracker(machine) => Ok(machine.resume(deadline).await?),
+        }
+    }
+
+    /// Has the engine save devices and memory of the paused machine into new files, and tells what is left to copy. Nothing is
+    /// copied where the memory is that file already ([`Begin::Boot`]). `deadline` is for each request to the engine: one of
+    /// them may write all of the memory.
     ///
     /// Needs the right to look into the engine's process: its user's, or root with `CAP_SYS_PTRACE`.
-    pub fn copy_memory(&self) -> io::Result<impl FnOnce(&File) -> io::Result<()> + Send + 'static> {
-        let (memory, pid) = (self.memory.try_clone()?, self.pid);
-        Ok(move |to: &File| memory::copy(&memory, pid, to))
+    pub async fn save(
+        &mut self,
+        files: &SnapshotFiles,
+        deadline: Duration,
+    ) -> Result<Saving, ControlError> {
+        match self {
+            Self::Qemu { machine, memory } => {
+                let kept = memory.as_ref() == Some(&files.memory);
+                save_qemu(machine, files, kept, deadline).await
+            }
+            Self::Firecracker(machine) => save_firecracker(machine, files, deadline).await,
+        }
+    }
+
+    /// Whether the guest stands still because the host could not write its disk. An engine that tells the guest of such a
+    /// failure instead never does.
+    pub async fn stands_still(&mut self, deadline: Duration) -> bool {
+        match self {
+            Self::Qemu { machine, .. } => {
+                let state = machine.qmp().query_status(deadline).await;
+                state.is_ok_and(|state| state == QEMU_IO_ERROR)
+            }
+            Self::Firecracker(_) => false,
+        }
+    }
+
+    /// Whether the engine has passed on to the guest all that was written to the link, where the link is one stream.
+    pub fn link_is_drained(&self) -> io::Result<bool> {
+        match self {
+            Self::Qemu { machine, .. } => machine.link_is_drained(),
+            Self::Firecracker(_) => Ok(true),
+        }
     }
 
     /// Waits until the engine ends, for whatever reason. May be dropped and called again.
     pub async fn wait(&mut self) -> io::Result<ExitReason> {
-        let status = self.child.wait().await?;
-        // The link ends with the engine.
-        self.link_peer = None;
-        Ok(exit_reason(status, &self.stderr).await)
+        match self {
+            Self::Qemu { machine, .. } => machine.wait().await,
+            Self::Firecracker(machine) => machine.wait().await,
+        }
     }
 
     /// Ends the engine at once and reaps it. The guest learns nothing of it.
     pub async fn kill(&mut self) -> io::Result<ExitReason> {
-        // An error here means that the process ended by itself, which `wait` then reports.
-        let _ = self.child.start_kill();
-        self.wait().await
-    }
-
-    /// Asks the engine to end, which flushes its disks, and kills it if it has not after `deadline`.
-    pub async fn quit(&mut self, deadline: Duration) -> io::Result<ExitReason> {
-        let asked = async {
-            // Whether the request failed or not, only the end of the process counts.
-            let _ = self.qmp.quit(deadline).await;
-            self.child.wait().await
-        };
-        match tokio::time::timeout(deadline, asked).await {
-            Ok(status) => {
-                self.link_peer = None;
-                Ok(exit_reason(status?, &self.stderr).await)
-            }
-            Err(_) => self.kill().await,
+        match self {
+            Self::Qemu { machine, .. } => machine.kill().await,
+            Self::Firecracker(machine) => machine.kill().await,
         }
     }
+}
+
+/// Files of a snapshot that are still to be copied from where the engine has them.
+#[must_use = "the files of the snapshot are not whole before it is finished"]
+pub struct Saving(Option<Box<dyn FnOnce() -> Result<(), ControlError> + Send>>);
+
+impl Saving {
+    const DONE: Self = Self(None);
+
+    fn by(copy: impl FnOnce() -> Result<(), ControlError> + Send + 'static) -> Self {
+        Self(Some(Box::new(copy)))
+    }
+
+    /// Copies them. To be called on a thread that may block, while the machine stands still.
+    pub fn finish(self) -> Result<(), ControlError> {
+        self.0.map_or(Ok(()), |copy| copy())
+    }
+}
+
+impl fmt::Debug for Saving {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let left = self.0.is_some();
+        out.debug_tuple("Saving").field(&left).finish()
+    }
+}
+
+/// Firecracker writes on the file system of its directory only: from there it is copied, if need be.
+async fn save_firecracker(
+    machine: &FirecrackerMachine,
+    files: &SnapshotFiles,
+    deadline: Duration,
+) -> Result<Saving, ControlError> {
+    match machine.snapshot(SnapshotKind::Full, files, deadline).await {
+        Err(SnapshotError::OtherFileSystem { .. }) => {}
+        done => return Ok(done.map(|()| Saving::DONE)?),
+    }
+    let beside = |name: &str| machine.directory().with_file_name(name);
+    let own = SnapshotFiles {
+        devices: beside("saved-devices"),
+        memory: beside("saved-memory"),
+    };
+    machine.snapshot(SnapshotKind::Full, &own, deadline).await?;
+    let pairs = [
+        (own.devices, files.devices.clone()),
+        (own.memory, files.memory.clone()),
+    ];
+    Ok(Saving::by(move || {
+        let copied = pairs.iter().try_for_each(|(from, to)| {
+            let copied = File::open(from).and_then(|from| copy_data(&from, &memory::new_file(to)?));
+            copied.map_err(unwritten(to))
+        });
+        for (from, _) in &pairs {
+            // What cannot be removed goes with the machine's directory.
+            let _ = std::fs::remove_file(from);
+        }
+        copied
+    }))
+}
+
+async fn save_qemu(
+    machine: &mut QemuMachine,
+    files: &SnapshotFiles,
+    memory_is_there: bool,
+    deadline: Duration,
+) -> Result<Saving, ControlError> {
+    let devices = File::options()
+        .write(true)
+        .create_new(true)
+        .open(&files.devices)
+        .map_err(unwritten(&files.devices))?;
+    machine.save_devices(&devices, deadline).await?;
+    if memory_is_there {
+        return Ok(Saving::DONE);
+    }
+    let copy = machine.copy_memory().map_err(unwritten(&files.memory))?;
+    let path = files.memory.clone();
+    Ok(Saving::by(move || {
+        memory::new_file(&path)
+            .and_then(|to| copy(&to))
+            .map_err(unwritten(&path))
+    }))
+}
+
+fn unwritten(path: &Path) -> impl FnOnce(io::Error) -> ControlError {
+    let path = path.to_owned();
+    move |source| ControlError::File { path, source }
+}
+
+/// Why an engine did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// QEMU did not.
+    #[error(transparent)]
+    Qemu {
+        /// Why.
+        #[from]
+        source: QmpError,
+    },
+    /// Firecracker did not.
+    #[error(transparent)]
+    Firecracker {
+        /// Why.
+        #[from]
+        source: ApiError,
+    },
+    /// Firecracker wrote no snapshot.
+    #[error(transparent)]
+    Snapshot {
+        /// Why.
+        #[from]
+        source: SnapshotError,
+    },
+    /// A file could not be written.
+    #[error("cannot write `{}`", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// How an engine ended.
@@ -213,7 +338,7 @@ impl fmt::Display for ExitReason {
 /// An exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// It ended by itself. 0 after the guest powered off, rebooted or panicked, or after [`RunningMachine::quit`].
+    /// It ended by itself. 0 after the guest powered off, rebooted or panicked, or after [`QemuMachine::quit`].
     Code(i32),
     /// A signal ended it.
     Signal(i32),
@@ -254,6 +379,23 @@ pub enum StartError {
         /// What was looked for.
         #[from]
         source: ProgramMissing,
+    },
+    /// Firecracker is not installed.
+    #[error("Firecracker is not installed")]
+    FirecrackerMissing {
+        /// What was looked for.
+        #[from]
+        source: FirecrackerMissing,
+    },
+    /// The engine lacks what the specification asks for.
+    #[error("{engine} does not support {feature}")]
+    Unsupported {
+        /// The engine.
+        engine: &'static str,
+        /// What it lacks, in plain words.
+        feature: &'static str,
+        /// The cure.
+        hint: &'static str,
     },
     /// The kernel cannot be opened.
     #[error("cannot read the kernel `{}`", path.display())]
@@ -331,6 +473,22 @@ pub enum StartError {
         #[source]
         source: QmpError,
     },
+    /// A request to the engine failed.
+    #[error("the engine did not set up the machine")]
+    Api {
+        /// Which, and why.
+        #[from]
+        source: ApiError,
+    },
+    /// A file of a snapshot cannot be opened.
+    #[error("cannot read the snapshot's file `{}`", path.display())]
+    SnapshotUnreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The host refused a resource.
     #[error("cannot {what}")]
     Host {
@@ -347,26 +505,46 @@ impl StartError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::ProgramMissing { source } => Some(source.hint().to_owned()),
-            Self::Exec { source, .. } if source.kind() == io::ErrorKind::NotFound => Some(
-                "install QEMU again, on Debian and Ubuntu with `apt-get install qemu-system-x86`"
-                    .to_owned(),
-            ),
+            Self::FirecrackerMissing { source } => Some(source.hint().to_owned()),
+            Self::Unsupported { hint, .. } => Some((*hint).to_owned()),
+            Self::Exec { program, source }
+                if source.kind() == io::ErrorKind::NotFound
+                    && program
+                        .file_name()
+                        .is_some_and(|name| name.to_string_lossy().contains("qemu")) =>
+            {
+                Some(
+                    "install QEMU again, on Debian and Ubuntu with `apt-get install qemu-system-x86`"
+                        .to_owned(),
+                )
+            }
             Self::KernelUnreadable { path, source }
-            | Self::InitramfsUnreadable { path, source } => match source.kind() {
+            | Self::InitramfsUnreadable { path, source }
+            | Self::SnapshotUnreadable { path, source } => match source.kind() {
                 io::ErrorKind::PermissionDenied => Some(format!(
                     "make it readable to the engine's user: `chmod a+r '{}'`",
                     path.display()
                 )),
-                io::ErrorKind::NotFound => Some("fetch the environment's kernel again".to_owned()),
+                io::ErrorKind::NotFound if !matches!(self, Self::SnapshotUnreadable { .. }) => {
+                    Some("fetch the environment's kernel again".to_owned())
+                }
                 _ => None,
             },
             Self::DiskUnreadable { path, source, .. }
                 if source.kind() == io::ErrorKind::PermissionDenied =>
             {
-                Some(format!(
-                    "the owner of `{}` must be the calling user",
-                    path.display()
-                ))
+                // Root opens everything: it is the engine's user who may not.
+                Some(if rustix::process::geteuid().is_root() {
+                    format!(
+                        "make it readable to the engine's user: `chmod a+r '{}'`",
+                        path.display()
+                    )
+                } else {
+                    format!(
+                        "the owner of `{}` must be the calling user",
+                        path.display()
+                    )
+                })
             }
             Self::DiskInUse { .. } => {
                 Some("end the other machine, or give this one a copy of the disk".to_owned())
@@ -382,6 +560,7 @@ impl StartError {
             | Self::Exec { .. }
             | Self::Ended { .. }
             | Self::Unresponsive { .. }
+            | Self::Api { .. }
             | Self::Host { .. } => None,
         }
     }

@@ -4,6 +4,7 @@
 //! `/dev/kvm` opens: there are hosts where it does and no ordinary guest gets anywhere.
 
 mod cache;
+mod firecracker;
 
 pub use cache::{Choice, NoAccelerator, Preference, ProbeCache};
 

@@ -33,7 +33,8 @@ pub enum Killed {
     NotThere,
 }
 
-/// All processes that were started for the machine `id`: those whose arguments contain `-name pyro-<id>`.
+/// All processes that were started for the machine `id`: those whose arguments contain
+/// `-name pyro-<id>`, as QEMU's do, or `--id pyro-<id>`, as Firecracker's.
 pub fn find_leftover(id: &MachineId) -> io::Result<Vec<LeftoverProcess>> {
     let name = format!("pyro-{id}");
     let mut found = Vec::new();
@@ -110,7 +111,7 @@ fn is_named(pid: u32, name: &str) -> io::Result<bool> {
     let words: Vec<&[u8]> = arguments.split(|byte| *byte == 0).collect();
     Ok(words
         .windows(2)
-        .any(|pair| pair[0] == b"-name" && pair[1] == name.as_bytes()))
+        .any(|pair| matches!(pair[0], b"-name" | b"--id") && pair[1] == name.as_bytes()))
 }
 
 #[cfg(test)]
@@ -118,11 +119,11 @@ mod tests {
     use super::*;
     use std::process::{Child, Command, Stdio};
 
-    fn named(name: &str) -> Child {
+    fn named(option: &str, name: &str) -> Child {
         // The words after the script become its arguments. `read` is the shell's own, so there is no grandchild.
         let mut command = Command::new("/bin/sh");
         command
-            .args(["-c", "read line", "-name", name])
+            .args(["-c", "read line", option, name])
             .stdin(Stdio::piped());
         command.spawn().unwrap()
     }
@@ -130,33 +131,35 @@ mod tests {
     #[test]
     fn a_leftover_is_found_by_its_name_and_ended_once() {
         let id = MachineId::new("00000badcafe").unwrap();
-        let mut ours = named("pyro-00000badcafe");
-        let mut other = named("pyro-00000badcaff");
-        // Spawning returns after the exec, so the arguments are there.
-        let found = find_leftover(&id).unwrap();
-        assert_eq!(found.len(), 1);
-        let leftover = found[0];
-        assert_eq!(leftover.pid, ours.id());
-        assert_eq!(
-            kill_verified(leftover.pid, leftover.start_time + 1).unwrap(),
-            Killed::NotThere
-        );
-        assert!(
-            ours.try_wait().unwrap().is_none(),
-            "another start time is another process"
-        );
-        assert_eq!(
-            kill_verified(leftover.pid, leftover.start_time).unwrap(),
-            Killed::Now
-        );
-        ours.wait().unwrap();
-        assert_eq!(
-            kill_verified(leftover.pid, leftover.start_time).unwrap(),
-            Killed::NotThere
-        );
-        assert!(find_leftover(&id).unwrap().is_empty());
-        other.kill().unwrap();
-        other.wait().unwrap();
+        for option in ["-name", "--id"] {
+            let mut ours = named(option, "pyro-00000badcafe");
+            let mut other = named(option, "pyro-00000badcaff");
+            // Spawning returns after the exec, so the arguments are there.
+            let found = find_leftover(&id).unwrap();
+            assert_eq!(found.len(), 1);
+            let leftover = found[0];
+            assert_eq!(leftover.pid, ours.id());
+            assert_eq!(
+                kill_verified(leftover.pid, leftover.start_time + 1).unwrap(),
+                Killed::NotThere
+            );
+            assert!(
+                ours.try_wait().unwrap().is_none(),
+                "another start time is another process"
+            );
+            assert_eq!(
+                kill_verified(leftover.pid, leftover.start_time).unwrap(),
+                Killed::Now
+            );
+            ours.wait().unwrap();
+            assert_eq!(
+                kill_verified(leftover.pid, leftover.start_time).unwrap(),
+                Killed::NotThere
+            );
+            assert!(find_leftover(&id).unwrap().is_empty());
+            other.kill().unwrap();
+            other.wait().unwrap();
+        }
     }
 
     #[test]

@@ -7,12 +7,15 @@ mod kvm;
 mod locate;
 mod machine;
 pub mod qmp;
+mod running;
 
 pub use locate::{EngineIdentity, ProgramMissing, Qemu, VersionError};
 pub use machine::start;
+pub use running::{QemuBegin, QemuMachine, QemuStarted};
 
 pub(crate) use args::{GUEST_MACHINE, accelerator_arguments, socket};
-pub(crate) use kvm::KvmDevice;
+pub(crate) use kvm::{KVM_DEVICE, KvmDevice};
+pub(crate) use locate::{identify, version_line};
 pub(crate) use machine::{Confinement, kvm_group, spawn};
 
 use serde::{Deserialize, Serialize};

@@ -298,6 +298,8 @@ impl Pyro {
                 chosen: None,
                 qemu: None,
                 qemu_version: None,
+                firecracker: None,
+                firecracker_version: None,
                 engines: vec![EngineFinding {
                     engine: EngineChoice::Auto,
                     usable: false,

@@ -11,7 +11,7 @@ use pyro_image::layers::LayerError;
 use pyro_image::oci::RegistriesFileError;
 use pyro_image::policy::PolicyError;
 use pyro_image::publish::PublishError;
-use pyro_image::{KernelError, OciError, RecipeError, StoreError};
+use pyro_image::{KernelError, OciError, RecipeError, RuntimeError, StoreError};
 pub use pyro_protocol::code::chain;
 use pyro_protocol::code::{ErrorCode, ErrorReply};
 use pyro_protocol::supervise::Failure;
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use crate::image_build::ImageBuildError;
 use codes::{
     artifact_code, directory_code, io_code, kernel_code, layer_code, oci_code, publish_code,
-    recipe_code, store_code,
+    recipe_code, runtime_code, store_code,
 };
 
 /// A failed operation of the SDK.
@@ -50,6 +50,9 @@ pub enum Error {
         #[source]
         source: KernelError,
     },
+    /// An engine could not be installed.
+    #[error(transparent)]
+    Runtime(Box<RuntimeError>),
     /// An environment could not be built.
     #[error(transparent)]
     Recipe(#[from] RecipeError),
@@ -147,6 +150,12 @@ pub enum Error {
     },
 }
 
+impl From<RuntimeError> for Error {
+    fn from(error: RuntimeError) -> Self {
+        Self::Runtime(Box::new(error))
+    }
+}
+
 impl Error {
     /// Stable class of the failure.
     pub fn code(&self) -> ErrorCode {
@@ -154,6 +163,7 @@ impl Error {
             Self::InvalidArgument { .. } => ErrorCode::InvalidArgument,
             Self::Environment(error) => store_code(error),
             Self::Kernel(error) | Self::KernelOverride { source: error, .. } => kernel_code(error),
+            Self::Runtime(error) => runtime_code(error),
             Self::Recipe(error) => recipe_code(error),
             Self::CatalogFile(_) | Self::RegistriesFile(_) | Self::Policy(_) => {
                 ErrorCode::InvalidArgument
@@ -186,6 +196,7 @@ impl Error {
                 "name a bzImage or ELF kernel with `--kernel` or `PYRO_KERNEL`, or drop both"
                     .into(),
             ),
+            Self::Runtime(error) => error.hint(),
             Self::Recipe(error) => error.hint(),
             Self::CatalogFile(error) => error.hint(),
             Self::RegistriesFile(error) => error.hint(),

@@ -2,7 +2,7 @@
 //!
 //! The only public Rust API. Owns environments that are ready to run ([`environment`]),
 //! machines ([`machine`]), their snapshots and forks ([`snapshot`]), commands in them ([`exec`]), trees into and out of them
-//! ([`transfer`]), the one-shot run ([`run`]), Dockerfiles ([`image_build`]), the proof that an
+//! ([`transfer`]), engines that are fetched ([`runtime`]), the one-shot run ([`run`]), Dockerfiles ([`image_build`]), the proof that an
 //! environment works here ([`prepare`]), the host's check-up ([`doctor`]) and the clearing
 //! away of what was left over ([`gc`]). It
 //! never links the engines: each machine belongs to a supervisor, a process of its own that
@@ -29,6 +29,7 @@ pub mod image_build;
 pub mod machine;
 pub mod prepare;
 pub mod run;
+pub mod runtime;
 pub mod settings;
 pub mod snapshot;
 mod supervisor;

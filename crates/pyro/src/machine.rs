@@ -203,6 +203,8 @@ impl Machine {
             id: new_id(),
             engine: settings.engine,
             qemu: settings.qemu.clone(),
+            firecracker: settings.firecracker.clone(),
+            firecracker_installed: settings.home.installed_firecracker(),
             search_path: settings.search_path.clone(),
             vcpu_count: options.vcpu_count,
             mem_mib: options.mem_mib,

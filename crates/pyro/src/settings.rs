@@ -7,7 +7,8 @@ use std::sync::Arc;
 use pyro_image::catalog::PLATFORM;
 use pyro_image::oci::RegistrySettings;
 use pyro_image::policy::Policy;
-use pyro_image::{Catalog, EnvironmentStore, KernelStore};
+use pyro_image::runtime::Release;
+use pyro_image::{Catalog, EnvironmentStore, KernelStore, RuntimeStore};
 use pyro_protocol::supervise::EngineChoice;
 
 /// Everything the SDK must be told.
@@ -21,6 +22,8 @@ pub struct Settings {
     pub search_path: String,
     /// A QEMU to use instead of the one in the search path.
     pub qemu: Option<PathBuf>,
+    /// A Firecracker to use instead of the installed one and the one in the search path.
+    pub firecracker: Option<PathBuf>,
     /// A kernel to use instead of the environment's: an image, or a directory as in the
     /// kernel store.
     pub kernel: Option<PathBuf>,
@@ -57,6 +60,7 @@ impl Settings {
             program,
             search_path,
             qemu: None,
+            firecracker: None,
             kernel: None,
             engine: EngineChoice::Auto,
             catalog: Catalog::builtin(),
@@ -101,6 +105,16 @@ impl Home {
     /// The store of guest kernels.
     pub fn kernel_store(&self) -> KernelStore {
         KernelStore::new(self.cache.join("kernels"))
+    }
+
+    /// The store of engines that were fetched.
+    pub fn runtime_store(&self) -> RuntimeStore {
+        RuntimeStore::new(self.cache.join("runtime"))
+    }
+
+    /// Where the Firecracker of this version is, once it was fetched.
+    pub fn installed_firecracker(&self) -> PathBuf {
+        self.runtime_store().directory_of(&Release::firecracker())
     }
 
     /// Initramfs files, one per agent build and kernel.

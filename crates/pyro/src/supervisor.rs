@@ -37,6 +37,8 @@ pub(crate) fn start(settings: &Settings, owner: std::os::fd::OwnedFd) -> Result<
 pub(crate) async fn probe(settings: &Settings, again: bool) -> Result<ProbeReport, Error> {
     let order = ProbeOrder {
         qemu: settings.qemu.clone(),
+        firecracker: settings.firecracker.clone(),
+        firecracker_installed: settings.home.installed_firecracker(),
         search_path: settings.search_path.clone(),
         probe_cache: settings.home.probe_cache(),
         again,

@@ -11,7 +11,7 @@ const UNSAFE_MODULES: [&str; 3] = [
 ];
 
 /// The only modules that start processes, and which.
-const SPAWNING_MODULES: [(&str, &str); 18] = [
+const SPAWNING_MODULES: [(&str, &str); 19] = [
     (
         "crates/pyro-agent/src/exec/spawn.rs",
         "what the host asks to run in the guest",
@@ -41,7 +41,14 @@ const SPAWNING_MODULES: [(&str, &str); 18] = [
         "crates/pyro-vm/src/jail/layers.rs",
         "a child that enters the jail, tells how far it got and executes nothing",
     ),
-    ("crates/pyro-vm/src/qemu/locate.rs", "QEMU, for its version"),
+    (
+        "crates/pyro-vm/src/firecracker/machine.rs",
+        "the VMM, where it is Firecracker",
+    ),
+    (
+        "crates/pyro-vm/src/qemu/locate.rs",
+        "an engine, for its version",
+    ),
     (
         "crates/pyro-vm/src/qemu/machine.rs",
         "the VMM: the only place, the probe goes through it",
@@ -65,8 +72,11 @@ const SPAWNING_MODULES: [(&str, &str); 18] = [
 /// How far above `unsafe` its reason may begin.
 const SAFETY_LINES: usize = 12;
 
-/// The only module of pyro-vm that leaves a process running.
-const VMM_MODULE: &str = "crates/pyro-vm/src/qemu/machine.rs";
+/// The only modules of pyro-vm that leave a process running.
+const VMM_MODULES: [&str; 2] = [
+    "crates/pyro-vm/src/firecracker/machine.rs",
+    "crates/pyro-vm/src/qemu/machine.rs",
+];
 
 /// `unsafe` stays where it is audited.
 pub(crate) fn keeps_unsafe_in_its_place(source: &Source<'_>) -> Vec<Violation> {
@@ -173,13 +183,18 @@ pub(crate) fn starts_processes_where_listed(source: &Source<'_>) -> Vec<Violatio
 
 /// A VMM is started in one place; the others of pyro-vm wait for what they start.
 pub(crate) fn starts_the_vmm_in_one_place(source: &Source<'_>) -> Vec<Violation> {
-    if source.crate_name() != "pyro-vm" || !source.is_product() || source.path == VMM_MODULE {
+    if source.crate_name() != "pyro-vm"
+        || !source.is_product()
+        || VMM_MODULES.contains(&source.path)
+    {
         return Vec::new();
     }
     let mut found = source.calls("spawn", "(");
     found.retain(|&at| source.code[..at].trim_end().ends_with('.') && !source.is_test(at));
-    let cure =
-        format!("start machines through {VMM_MODULE}; wait for other programs with `output()`");
+    let cure = format!(
+        "start machines through {}; wait for other programs with `output()`",
+        VMM_MODULES.join(" or ")
+    );
     found
         .into_iter()
         .map(|at| source.violation(at, cure.clone()))
@@ -189,14 +204,19 @@ pub(crate) fn starts_the_vmm_in_one_place(source: &Source<'_>) -> Vec<Violation>
 /// Connects to servers inside the guest, where there is no network of ours.
 const INSIDE_THE_GUEST: &str = "crates/pyro-agent/src/machine/connect.rs";
 
-/// The only modules that talk to the network: they get images from registries.
-const REGISTRY_CLIENT: &str = "crates/pyro-image/src/oci/";
+/// The only modules that talk to the network: they get images from registries, and engines as released.
+const NETWORK_CLIENTS: [&str; 2] = [
+    "crates/pyro-image/src/oci/",
+    "crates/pyro-image/src/runtime/download.rs",
+];
 
 /// Nothing else of ours talks to the network; unix sockets only.
 pub(crate) fn opens_no_network_connection(source: &Source<'_>) -> Vec<Violation> {
     if !source.is_product()
         || source.path == INSIDE_THE_GUEST
-        || source.path.starts_with(REGISTRY_CLIENT)
+        || NETWORK_CLIENTS
+            .iter()
+            .any(|client| source.path.starts_with(client))
     {
         return Vec::new();
     }
@@ -216,7 +236,8 @@ pub(crate) fn opens_no_network_connection(source: &Source<'_>) -> Vec<Violation>
         .outside_tests(found)
         .map(|(at, name)| {
             let cure = format!(
-                "`{name}`: images come through {REGISTRY_CLIENT}, packages through apt and mmdebstrap"
+                "`{name}`: images come through {}, packages through apt and mmdebstrap",
+                NETWORK_CLIENTS[0]
             );
             source.violation(at, cure)
         })
@@ -363,7 +384,7 @@ mod tests {
     fn a_vmm_started_elsewhere_is_reported() {
         let text = "fn a() {\n    tokio::spawn(b);\n    command\n        .spawn();\n}\n";
         assert_reports(starts_the_vmm_in_one_place, IN_VM, text, &[4]);
-        assert_reports(starts_the_vmm_in_one_place, VMM_MODULE, text, &[]);
+        assert_reports(starts_the_vmm_in_one_place, VMM_MODULES[0], text, &[]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod env_build;
 mod gc;
 mod prepare;
 mod run;
+mod runtime;
 mod supervise;
 mod template;
 
@@ -53,6 +54,11 @@ pub(crate) fn dispatch(args: Args) -> Result<ExitCode, Failure> {
         Command::Env(args) => (env::json(&args), ExitCode::Failure, Command::Env(args)),
         Command::Prepare(args) => (args.json, ExitCode::Failure, Command::Prepare(args)),
         Command::Doctor(args) => (args.json, ExitCode::Failure, Command::Doctor(args)),
+        Command::Runtime(args) => (
+            runtime::json(&args),
+            ExitCode::Failure,
+            Command::Runtime(args),
+        ),
         Command::Gc(args) => (args.json, ExitCode::Failure, Command::Gc(args)),
         Command::Template(args) => (
             template::json(&args),
@@ -87,6 +93,7 @@ async fn short(pyro: &Pyro, command: Command, talk: &Talk) -> Result<ExitCode, E
         Command::Env(args) => env::env(pyro, args, talk).await,
         Command::Prepare(args) => prepare::prepare(pyro, args, talk).await,
         Command::Doctor(args) => doctor::doctor(pyro, args).await,
+        Command::Runtime(args) => runtime::runtime(pyro, args, talk).await,
         Command::Gc(args) => gc::gc(pyro, &args).await,
         Command::Template(args) => template::template(pyro, args).await,
         // Answered before there was a runtime.

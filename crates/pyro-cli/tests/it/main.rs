@@ -8,6 +8,7 @@
 mod kvm;
 mod pulls;
 mod refusals;
+mod runtime;
 mod screens;
 mod streams;
 mod vm;

@@ -28,6 +28,10 @@ fn help_of_every_command() {
         "template",
         "template list",
         "template prune",
+        "runtime",
+        "runtime install",
+        "runtime list",
+        "runtime remove",
         "doctor",
         "gc",
         "completion",
@@ -48,6 +52,12 @@ fn environments_of_an_empty_world() {
 fn templates_of_an_empty_world() {
     insta::assert_snapshot!(screen(&["template", "list"]));
     insta::assert_snapshot!(screen(&["template", "prune", "--all"]));
+}
+
+#[test]
+fn engines_of_an_empty_world() {
+    assert_eq!(screen(&["runtime", "list"]), "No engine was fetched.\n");
+    assert_eq!(screen(&["runtime", "remove"]), "No engine was fetched.\n");
 }
 
 #[test]

@@ -41,7 +41,7 @@ const THIS_HOST: &str = "localhost,127.0.0.0/8,::1";
 
 /// A client with its trust and its proxies.
 #[derive(Debug)]
-pub(super) struct Http {
+pub(crate) struct Http {
     client: Client,
     /// For bodies of ours: while one is sent the other end is silent by right.
     sender: Client,
@@ -50,15 +50,15 @@ pub(super) struct Http {
 
 /// The head of an answer, whose body is still to be read.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) response: Response,
+pub(crate) struct Answer {
+    pub(crate) response: Response,
     /// Whether another host has answered than the one that was asked.
-    pub(super) strayed: bool,
+    pub(crate) strayed: bool,
 }
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub(super) enum HttpError {
+pub(crate) enum HttpError {
     /// The network, or the other end, failed.
     Network(reqwest::Error),
     /// The other end cannot be trusted to be who it should be: trying again does not help.
@@ -70,18 +70,18 @@ pub(super) enum HttpError {
 }
 
 /// What is sent, to this address and no other.
-pub(super) struct Sending<'a> {
-    pub(super) method: Method,
-    pub(super) url: &'a Url,
-    pub(super) headers: HeaderMap,
-    pub(super) authorization: Option<&'a HeaderValue>,
-    pub(super) body: Arc<Vec<u8>>,
+pub(crate) struct Sending<'a> {
+    pub(crate) method: Method,
+    pub(crate) url: &'a Url,
+    pub(crate) headers: HeaderMap,
+    pub(crate) authorization: Option<&'a HeaderValue>,
+    pub(crate) body: Arc<Vec<u8>>,
     /// How long the other end may take nothing and say nothing.
-    pub(super) patience: Duration,
+    pub(crate) patience: Duration,
 }
 
 impl Http {
-    pub(super) fn new(settings: &RegistrySettings) -> Result<Self, OciError> {
+    pub(crate) fn new(settings: &RegistrySettings) -> Result<Self, OciError> {
         Ok(Self {
             client: client(settings, |client| {
                 client.read_timeout(settings.retry.silence)
@@ -92,12 +92,12 @@ impl Http {
     }
 
     /// Whether this host may be spoken to without TLS.
-    pub(super) fn allows_plain(&self, host: &RegistryHost) -> bool {
+    pub(crate) fn allows_plain(&self, host: &RegistryHost) -> bool {
         host.is_loopback() || self.plain_hosts.contains(host)
     }
 
     /// Whether this address may be used at all.
-    pub(super) fn allows(&self, url: &Url) -> bool {
+    pub(crate) fn allows(&self, url: &Url) -> bool {
         match url.scheme() {
             "https" => true,
             "http" => host_of(url).is_some_and(|host| self.allows_plain(&host)),
@@ -107,7 +107,7 @@ impl Http {
 
     /// Asks, following redirects. `authorization` goes to the asked host only: once a redirect
     /// leads elsewhere it is never sent again.
-    pub(super) async fn get(
+    pub(crate) async fn get(
         &self,
         url: &Url,
         headers: &HeaderMap,
@@ -117,7 +117,7 @@ impl Http {
     }
 
     /// Like [`Self::get`], for the head of an answer alone.
-    pub(super) async fn head(
+    pub(crate) async fn head(
         &self,
         url: &Url,
         headers: &HeaderMap,
@@ -168,7 +168,7 @@ impl Http {
     }
 
     /// Sends a body. `taken` is told now and then how many bytes of it are on their way.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         &self,
         sending: Sending<'_>,
         mut taken: impl FnMut(u64) + Send,
@@ -212,7 +212,7 @@ impl Http {
     }
 
     /// Sends a form, to this address and no other.
-    pub(super) async fn post_form(
+    pub(crate) async fn post_form(
         &self,
         url: &Url,
         fields: &[(&str, &str)],
@@ -240,16 +240,16 @@ impl Http {
 }
 
 impl Answer {
-    pub(super) fn status(&self) -> u16 {
+    pub(crate) fn status(&self) -> u16 {
         self.response.status().as_u16()
     }
 
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.response.headers().get(name)?.to_str().ok()
     }
 
     /// The whole body, if it has at most `limit` bytes.
-    pub(super) async fn body(mut self, limit: u64) -> Result<Option<Vec<u8>>, HttpError> {
+    pub(crate) async fn body(mut self, limit: u64) -> Result<Option<Vec<u8>>, HttpError> {
         if self
             .response
             .content_length()
@@ -269,7 +269,7 @@ impl Answer {
 }
 
 impl HttpError {
-    pub(super) fn of(error: reqwest::Error) -> Self {
+    pub(crate) fn of(error: reqwest::Error) -> Self {
         let certificate = tls_error(&error)
             .is_some_and(|error| matches!(error, rustls::Error::InvalidCertificate(_)));
         // Addresses hold signatures of a moment that belong into no message.
@@ -282,7 +282,7 @@ impl HttpError {
     }
 
     /// Whether the other end does not speak TLS at all.
-    pub(super) fn is_no_tls(&self) -> bool {
+    pub(crate) fn is_no_tls(&self) -> bool {
         match self {
             Self::Network(error) => {
                 matches!(tls_error(error), Some(rustls::Error::InvalidMessage(_)))
@@ -293,7 +293,7 @@ impl HttpError {
 }
 
 /// The host of an address with its port, as references write it.
-pub(super) fn host_of(url: &Url) -> Option<RegistryHost> {
+pub(crate) fn host_of(url: &Url) -> Option<RegistryHost> {
     let host = url.host_str()?;
     let text = match url.port() {
         Some(port) => format!("{host}:{port}"),

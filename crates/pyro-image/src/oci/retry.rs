@@ -13,7 +13,7 @@ const MAX_ATTEMPTS: u32 = 100;
 
 /// Why one attempt failed.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// Another attempt would fail in the same way.
     Final(OciError),
     /// The network failed, or the other end broke off.
@@ -28,7 +28,7 @@ pub(super) enum Fault {
 }
 
 /// The attempts at one thing.
-pub(super) struct Retry<'a> {
+pub(crate) struct Retry<'a> {
     policy: RetryPolicy,
     what: &'a str,
     progress: &'a ProgressSink,
@@ -44,7 +44,7 @@ impl From<OciError> for Fault {
 }
 
 impl<'a> Retry<'a> {
-    pub(super) fn new(policy: RetryPolicy, what: &'a str, progress: &'a ProgressSink) -> Self {
+    pub(crate) fn new(policy: RetryPolicy, what: &'a str, progress: &'a ProgressSink) -> Self {
         Self {
             policy,
             what,
@@ -57,7 +57,7 @@ impl<'a> Retry<'a> {
 
     /// Waits until the next attempt may be made, or says why none is. `advanced` tells whether
     /// the failed one got anything that is kept.
-    pub(super) async fn after(&mut self, fault: Fault, advanced: bool) -> Result<(), OciError> {
+    pub(crate) async fn after(&mut self, fault: Fault, advanced: bool) -> Result<(), OciError> {
         self.all += 1;
         self.in_a_row = if advanced { 1 } else { self.in_a_row + 1 };
         let over = self.in_a_row >= self.policy.attempts || self.all >= MAX_ATTEMPTS;

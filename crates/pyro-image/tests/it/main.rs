@@ -8,4 +8,5 @@ mod artifacts;
 mod net;
 mod oci;
 mod packages;
+mod runtime;
 mod store;

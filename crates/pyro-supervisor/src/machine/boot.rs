@@ -1,6 +1,6 @@
 //! From a specification to an agent that is ready for work, or to the reason why there is none.
 
-use std::fs::File;
+use std::path::Path;
 use std::time::Duration;
 
 use pyro_protocol::code::chain;
@@ -8,15 +8,14 @@ use pyro_protocol::supervise::{
     CONSOLE_FILE, Failure, FailureCause, MachineOrder, VMM_LOG_FILE, VmmIdentity,
 };
 use pyro_vm::console::ConsoleLog;
-use pyro_vm::{Begin, FreedMemory, GuestMemory, MachineSpec, MemoryMib, StartOptions};
-use tokio::task::spawn_blocking;
+use pyro_vm::{Begin, MachineSpec, StartOptions};
 use tokio::time::{Instant, timeout};
 
 use super::fault::{start_failure, unwritable};
 use super::session::{self, Told};
-use super::spec;
 use super::start::{Starting, disk_refused};
 use super::vmm::{GaveUp, Vmm};
+use super::{engine, spec};
 use crate::agent_call::NewLife;
 use crate::diagnosis::{failure, guest_failure};
 
@@ -25,6 +24,9 @@ const VMM_READY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long the VMM may take to let the guest run.
 const RESUME_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Where an engine has files of its own, in the machine's directory.
+const ENGINE_DIR: &str = "engine";
 
 /// Which agent is awaited.
 pub(super) enum Awaited {
@@ -43,23 +45,8 @@ impl Starting {
         let spec = spec::machine(order, &self.id, &self.upper(), freed_memory)
             .map_err(|error| failure(FailureCause::Host, chain(&error)))?;
         let (begin, awaited) = match self.origin.snapshot() {
-            None => (
-                Begin::Boot {
-                    memory: unnamed(spec.memory)?,
-                },
-                Awaited::Booting,
-            ),
-            Some((snapshot, told)) => {
-                let (memory, devices) = snapshot
-                    .open_files()
-                    .map_err(|error| failure(FailureCause::Image, chain(&error)))?;
-                let memory = match freed_memory {
-                    FreedMemory::Kept => GuestMemory::copy_on_write(memory),
-                    // What its engine gives back must not be what others go on from.
-                    FreedMemory::Returned => copied(memory).await?,
-                };
-                (Begin::Restore { memory, devices }, Awaited::Restored(told))
-            }
+            None => (Begin::Boot { memory: None }, Awaited::Booting),
+            Some((snapshot, told)) => (Begin::Restore(snapshot.files()), Awaited::Restored(told)),
         };
         self.bring_up(order, &spec, begin, awaited).await
     }
@@ -84,8 +71,11 @@ impl Starting {
             stderr_log: self.directory.path().join(VMM_LOG_FILE),
             ready_within: VMM_READY_DEADLINE,
         };
+        let engine_dir = self.directory.path().join(ENGINE_DIR);
+        // That of the machine that a template was made with.
+        remove_if_there(&engine_dir)?;
         let started = Instant::now();
-        let vm = pyro_vm::start(&engine.qemu, engine.accelerator, spec, begin, options)
+        let vm = pyro_vm::start(&engine, spec, begin, &engine_dir, options)
             .await
             .map_err(|error| start_failure(&error))?;
         let console = ConsoleLog::spawn(vm.console, &self.directory.path().join(CONSOLE_FILE))
@@ -116,7 +106,9 @@ impl Starting {
                 Awaited::Booting | Awaited::Template => {
                     session::boot(vm.link, started, &life, deadline).await
                 }
-                Awaited::Restored(told) => session::restore(vm.link, started, &life, told).await,
+                Awaited::Restored(told) => {
+                    session::restore(vm.link, started, &life, told, deadline).await
+                }
             }
         };
         let met = tokio::select! {
@@ -157,7 +149,7 @@ impl Starting {
                 "the guest gave up while it booted".to_owned(),
             ),
             Stalled::Deadline => {
-                self.engine().distrust_kvm(order, self.uid());
+                engine::distrust_kvm(self.engine(), order, self.uid());
                 let seconds = Duration::from_millis(order.boot_deadline_ms).as_secs();
                 (
                     None,
@@ -186,27 +178,13 @@ fn life(order: &MachineOrder) -> Result<NewLife, Box<Failure>> {
     })
 }
 
-/// A copy of a snapshot's memory, for one machine alone.
-async fn copied(memory: File) -> Result<GuestMemory, Box<Failure>> {
-    let told = |error: &dyn std::fmt::Display| {
-        failure(
-            FailureCause::Host,
-            format!("copying the snapshot's memory: {error}"),
-        )
-    };
-    spawn_blocking(move || GuestMemory::copy_of(&memory))
-        .await
-        .map_err(|error| told(&error))?
-        .map_err(|error| told(&error))
-}
-
-fn unnamed(size: MemoryMib) -> Result<GuestMemory, Box<Failure>> {
-    GuestMemory::unnamed(size).map_err(|error| {
-        failure(
-            FailureCause::Host,
-            format!("making the guest's memory: {error}"),
-        )
-    })
+fn remove_if_there(directory: &Path) -> Result<(), Box<Failure>> {
+    match std::fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(unwritable("removing a directory", directory, &error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Why a VMM that was started brought up no guest.

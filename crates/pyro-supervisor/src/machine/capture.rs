@@ -6,7 +6,6 @@
 //!
 //! Whatever fails, the guest runs on and nothing is left of the snapshot.
 
-use std::fs::{File, OpenOptions};
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,8 +14,9 @@ use pyro_protocol::code::{ErrorCode, chain};
 use pyro_protocol::supervise::{Failure, FailureCause, MachineOrder, SnapshotMade};
 use pyro_vm::disk::clone_sparse;
 use pyro_vm::snapshot::{
-    DEVICES_FILE, DISK_FILE, Durability, Facts, MEMORY_FILE, Snapshot, SnapshotError, seal,
+    DISK_FILE, Durability, Facts, Snapshot, SnapshotError, SnapshotFiles, seal,
 };
+use pyro_vm::{ControlError, Saving};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::fault::{is_full, no_room, unwritable, with_hint};
@@ -27,6 +27,7 @@ use super::vmm::Vmm;
 use super::work::Work;
 use crate::agent_call::{self, NewLife};
 use crate::diagnosis::failure;
+use crate::guest_link::GuestLink;
 
 /// How long the guest's disks may stay frozen, by the guest's own clock, which stands still while it is paused. The most
 /// that the agent grants.
@@ -42,8 +43,11 @@ const HOLD_DEADLINE: Duration = Duration::from_secs(1);
 /// Time between two looks whether the guest has what was written.
 const DRAIN_POLL: Duration = Duration::from_micros(500);
 
-/// How long the VMM may take to pause, to save its devices, to run on.
+/// How long the VMM may take to pause or to run on.
 const VMM_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long the VMM may take to save its state, which with some is all of the memory.
+const SAVE_DEADLINE: Duration = Duration::from_mins(4);
 
 /// How long the guest may take to thaw.
 const THAW_DEADLINE: Duration = Duration::from_secs(30);
@@ -128,13 +132,18 @@ async fn take(
             .await
             .map_err(|error| guest_refused("freezing the guest's disks", &error))?;
         let since = Instant::now();
-        let copied = match stand_still(vmm, &guest.gate).await {
+        let gate = guest.carrier.as_ref().map(|carrier| &carrier.gate);
+        let copied = match stand_still(vmm, gate).await {
             Ok(_held) => copy(vmm, &work, &upper, staging).await,
             Err(failure) => Err(failure),
         };
         let resumed = vmm.machine.resume(VMM_DEADLINE).await;
         let paused_for = since.elapsed();
         let life = NewLife::default();
+        // The streams of a vsock are cut by its capture. What is not met here is not revived either, which is told.
+        if let (GuestLink::Vsock(_), Ok(())) = (&link, &resumed) {
+            let _ = agent_call::meet(&link, THAW_DEADLINE).await;
+        }
         let thawed = agent_call::revive(&link, unix_nanos(), &life, THAW_DEADLINE).await;
         copied?;
         resumed.map_err(|error| failure(FailureCause::Vmm, chain(&error)))?;
@@ -155,20 +164,27 @@ async fn take(
 }
 
 /// Pauses a guest that has received whole frames only. As long as the value is kept it gets nothing more.
-pub(super) async fn stand_still(vmm: &mut Vmm, gate: &Gate) -> Result<Option<Held>, Box<Failure>> {
-    let drained = async {
-        let held = gate.hold().await;
-        while !vmm.machine.link_is_drained().unwrap_or(true) {
-            sleep(DRAIN_POLL).await;
-        }
-        held
+pub(super) async fn stand_still(
+    vmm: &mut Vmm,
+    gate: Option<&Gate>,
+) -> Result<Option<Held>, Box<Failure>> {
+    let held = match gate {
+        Some(gate) => timeout(HOLD_DEADLINE, drained(vmm, gate)).await.ok(),
+        None => None,
     };
-    let held = timeout(HOLD_DEADLINE, drained).await.ok();
     vmm.machine
         .pause(VMM_DEADLINE)
         .await
         .map_err(|error| failure(FailureCause::Vmm, chain(&error)))?;
     Ok(held)
+}
+
+async fn drained(vmm: &Vmm, gate: &Gate) -> Held {
+    let held = gate.hold().await;
+    while !vmm.machine.link_is_drained().unwrap_or(true) {
+        sleep(DRAIN_POLL).await;
+    }
+    held
 }
 
 /// Copies all of a paused machine.
@@ -178,22 +194,11 @@ async fn copy(
     upper: &Path,
     staging: &Path,
 ) -> Result<(), Box<Failure>> {
-    devices(vmm, staging).await?;
-    let unwritten =
-        |error: &std::io::Error| unwritable("copying the guest's memory", staging, error);
-    let copy_memory = vmm
-        .machine
-        .copy_memory()
-        .map_err(|error| unwritten(&error))?;
-    let (memory, disk, upper) = (
-        staging.join(MEMORY_FILE),
-        staging.join(DISK_FILE),
-        upper.to_owned(),
-    );
+    let saving = save(vmm, staging).await?;
+    let (disk, upper) = (staging.join(DISK_FILE), upper.to_owned());
     let copied = work.run(move || {
-        let to = pyro_vm::memory::new_file(&memory)?;
-        copy_memory(&to)?;
-        Ok::<_, std::io::Error>(clone_sparse(&upper, &disk))
+        saving.finish()?;
+        Ok::<_, ControlError>(clone_sparse(&upper, &disk))
     });
     match copied.await? {
         Ok(Ok(())) => Ok(()),
@@ -201,28 +206,25 @@ async fn copy(
             let hint = error.hint().map(str::to_owned);
             Err(with_hint(failure(FailureCause::Disk, chain(&error)), hint))
         }
-        Err(error) => Err(unwritten(&error)),
+        Err(error) => Err(unsaved(&error, staging)),
     }
 }
 
-/// Saves the devices of a paused machine.
-pub(super) async fn devices(vmm: &mut Vmm, staging: &Path) -> Result<(), Box<Failure>> {
-    let path = staging.join(DEVICES_FILE);
-    let file: File = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(&path)
-        .map_err(|error| unwritable("saving the machine's devices", staging, &error))?;
-    vmm.machine
-        .save_devices(&file, VMM_DEADLINE)
-        .await
-        .map_err(|error| {
-            if is_full(staging) {
-                no_room("saving the machine's devices", staging)
-            } else {
-                failure(FailureCause::Vmm, chain(&error))
-            }
-        })
+/// Has the VMM save a paused machine. What is left to copy is to be copied while it stands still.
+pub(super) async fn save(vmm: &mut Vmm, staging: &Path) -> Result<Saving, Box<Failure>> {
+    let files = SnapshotFiles::in_directory(staging);
+    let saving = vmm.machine.save(&files, SAVE_DEADLINE).await;
+    saving.map_err(|error| unsaved(&error, staging))
+}
+
+/// A machine whose state could not be written to `staging`.
+pub(super) fn unsaved(error: &ControlError, staging: &Path) -> Box<Failure> {
+    const WHAT: &str = "saving the machine's state";
+    match error {
+        ControlError::File { path, source } => unwritable(WHAT, path, source),
+        _ if is_full(staging) => no_room(WHAT, staging),
+        error => failure(FailureCause::Vmm, chain(error)),
+    }
 }
 
 async fn keep(

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 
-use pyro_link::Opener;
 use pyro_protocol::code::{ErrorCode, chain};
 use pyro_protocol::supervise::{
     ControlReply, ControlRequest, EndReason, Failure, FailureCause, Lease, MachineOrder,
@@ -18,6 +17,7 @@ use super::{Ending, capture, unix_nanos};
 use crate::agent_call::{self, NewLife};
 use crate::channel::Heard;
 use crate::diagnosis::{self, failure};
+use crate::guest_link::GuestLink;
 
 /// Time between two questions whether the agent is there.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
@@ -39,7 +39,7 @@ const CLOCK_DEADLINE: Duration = Duration::from_secs(10);
 pub(super) struct InUse<'a> {
     order: &'a MachineOrder,
     starting: &'a mut Starting,
-    link: Opener,
+    link: GuestLink,
     expires: Instant,
     paused: bool,
 }
@@ -54,7 +54,7 @@ impl<'a> InUse<'a> {
     pub(super) fn new(
         order: &'a MachineOrder,
         starting: &'a mut Starting,
-        link: Opener,
+        link: GuestLink,
         expires: Instant,
     ) -> Self {
         Self {
@@ -187,6 +187,11 @@ impl<'a> InUse<'a> {
             let resumed = vmm.machine.resume(VMM_DEADLINE).await;
             resumed.map_err(|error| failure(FailureCause::Vmm, chain(&error)))?;
             self.paused = false;
+        }
+        // A machine that was captured while it stood still has had the streams of its vsock cut.
+        if let GuestLink::Vsock(_) = self.link {
+            let met = agent_call::meet(&self.link, CLOCK_DEADLINE).await;
+            met.map_err(|error| failure(FailureCause::Agent, error.to_string()))?;
         }
         let life = NewLife::default();
         agent_call::revive(&self.link, unix_nanos(), &life, CLOCK_DEADLINE)

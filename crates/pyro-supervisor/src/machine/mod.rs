@@ -29,7 +29,6 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use pyro_link::Opener;
 use pyro_protocol::supervise::{EndReason, Event, Failure, FailureCause, MachineOrder};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
@@ -39,6 +38,7 @@ use crate::agent_call;
 use crate::bridge;
 use crate::channel::{EventSender, Heard, Owner, serve_control};
 use crate::diagnosis;
+use crate::guest_link::GuestLink;
 use in_use::InUse;
 use start::Starting;
 
@@ -193,7 +193,7 @@ impl Life {
     }
 }
 
-async fn power_off(starting: &mut Starting, link: &Opener) {
+async fn power_off(starting: &mut Starting, link: &GuestLink) {
     let whole = async {
         if agent_call::power_off(link, POWER_OFF_DEADLINE)
             .await

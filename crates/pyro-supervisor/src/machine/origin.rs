@@ -189,13 +189,7 @@ pub(super) fn facts(
             .to_string_lossy()
             .into_owned(),
     };
-    let engine = starting.engine();
-    Ok(Some(Facts::of(
-        &spec,
-        &engine.qemu,
-        engine.accelerator,
-        origin,
-    )))
+    Ok(Some(Facts::of(&spec, starting.engine(), origin)))
 }
 
 /// The origin that a snapshot is.

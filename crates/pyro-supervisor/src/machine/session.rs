@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use pyro_link::{Gate, Gated, LinkError, Opener, Session, sync};
-use pyro_protocol::request::BootTimes;
+use pyro_link::{Gate, Gated, LinkError, Session, sync};
+use pyro_protocol::request::{BootTimes, Hello};
+use pyro_vm::Link;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
@@ -11,19 +12,26 @@ use tokio::time::Instant;
 
 use super::unix_nanos;
 use crate::agent_call::{self, NewLife};
+use crate::guest_link::GuestLink;
 
 /// How long giving the guest what it begins to work with may take.
 const REVIVE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A guest whose agent is ready for work.
 pub(super) struct Guest {
-    pub(super) link: Opener,
-    /// Holds what is written to the guest.
-    pub(super) gate: Gate,
-    pub(super) session: JoinHandle<Result<(), LinkError>>,
+    pub(super) link: GuestLink,
+    /// The carrier of the link, where it has one.
+    pub(super) carrier: Option<Carrier>,
     pub(super) told: Told,
     /// From the VMM's start.
     pub(super) took: Duration,
+}
+
+/// A stream that carries all others.
+pub(super) struct Carrier {
+    /// Holds what is written to the guest.
+    pub(super) gate: Gate,
+    pub(super) session: JoinHandle<Result<(), LinkError>>,
 }
 
 /// What the agent told when it had booted; kept with a snapshot.
@@ -37,24 +45,26 @@ pub(super) struct Told {
 
 /// Meets an agent that is being booted, and gives it its `life`.
 pub(super) async fn boot(
-    mut carrier: UnixStream,
+    link: Link,
     started: Instant,
     life: &NewLife,
     deadline: Duration,
 ) -> Result<Guest, String> {
-    sync::as_host(&mut carrier, unix_nanos())
-        .await
-        .map_err(|error| error.to_string())?;
-    let (session, link, gate) = open(carrier);
-    let hello = agent_call::hello(&link, deadline)
-        .await
-        .map_err(|error| error.to_string())?;
+    let (link, carrier) = match link {
+        Link::Carrier(mut stream) => {
+            sync::as_host(&mut stream, unix_nanos())
+                .await
+                .map_err(|error| error.to_string())?;
+            open(stream)
+        }
+        Link::Vsock(vsock) => (GuestLink::Vsock(vsock), None),
+    };
+    let hello = hello(&link, deadline).await?;
     let took = started.elapsed();
     revive(&link, life).await?;
     Ok(Guest {
         link,
-        gate,
-        session,
+        carrier,
         told: Told {
             kernel: hello.kernel,
             boot: hello.boot,
@@ -65,34 +75,51 @@ pub(super) async fn boot(
 
 /// Meets an agent that goes on from a snapshot, and gives it a new `life`.
 pub(super) async fn restore(
-    mut carrier: UnixStream,
+    link: Link,
     started: Instant,
     life: &NewLife,
     told: Told,
+    deadline: Duration,
 ) -> Result<Guest, String> {
-    sync::with_restored(&mut carrier, unix_nanos())
-        .await
-        .map_err(|error| error.to_string())?;
-    let (session, link, gate) = open(carrier);
+    let (link, carrier) = match link {
+        Link::Carrier(mut stream) => {
+            sync::with_restored(&mut stream, unix_nanos())
+                .await
+                .map_err(|error| error.to_string())?;
+            open(stream)
+        }
+        Link::Vsock(vsock) => {
+            let link = GuestLink::Vsock(vsock);
+            hello(&link, deadline).await?;
+            (link, None)
+        }
+    };
     revive(&link, life).await?;
     Ok(Guest {
         link,
-        gate,
-        session,
+        carrier,
         told,
         took: started.elapsed(),
     })
 }
 
-type Running = JoinHandle<Result<(), LinkError>>;
-
-fn open(carrier: UnixStream) -> (Running, Opener, Gate) {
-    let (carrier, gate) = Gated::new(carrier);
-    let (session, link, _incoming) = Session::host(carrier);
-    (tokio::spawn(session.run()), link, gate)
+fn open(stream: UnixStream) -> (GuestLink, Option<Carrier>) {
+    let (stream, gate) = Gated::new(stream);
+    let (session, link, _incoming) = Session::host(stream);
+    let session = tokio::spawn(session.run());
+    (GuestLink::Session(link), Some(Carrier { gate, session }))
 }
 
-async fn revive(link: &Opener, life: &NewLife) -> Result<(), String> {
+/// The agent's hello. A session has been met already, so there a failure is one; a vsock is tried until it answers.
+async fn hello(link: &GuestLink, deadline: Duration) -> Result<Hello, String> {
+    let answer = match link {
+        GuestLink::Session(_) => agent_call::hello(link, deadline).await,
+        GuestLink::Vsock(_) => agent_call::meet(link, deadline).await,
+    };
+    answer.map_err(|error| error.to_string())
+}
+
+async fn revive(link: &GuestLink, life: &NewLife) -> Result<(), String> {
     agent_call::revive(link, unix_nanos(), life, REVIVE_DEADLINE)
         .await
         .map_err(|error| error.to_string())

@@ -7,24 +7,23 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pyro_link::Opener;
 use pyro_protocol::supervise::{
     AGENT_SOCKET, CONTROL_SOCKET, EndReason, Failure, FailureCause, Journal, MachineOrder, Ready,
     Role,
 };
-use pyro_vm::{CgroupPath, MachineId, MachineUid, TscMeter};
+use pyro_vm::{CgroupPath, Engine, MachineId, MachineUid, TscMeter};
 use rustix::fs::{FlockOperation, flock};
 use tokio::net::UnixListener;
 use tokio::time::{Instant, timeout};
 
-use super::engine::Engine;
 use super::fault::{unwritable, with_hint};
 use super::origin::Origin;
 use super::session::Guest;
 use super::vmm::Vmm;
 use super::work::Work;
-use super::{Ending, disks, origin, template, unix_nanos};
+use super::{Ending, disks, engine, origin, template, unix_nanos};
 use crate::diagnosis::{self, ConsoleVerdict, failure, guest_failure, read_console};
+use crate::guest_link::GuestLink;
 use crate::journal::{self, MachineDir, make_private_dir};
 use crate::uid::UidSlot;
 
@@ -81,7 +80,7 @@ impl Phase {
     ) -> Result<(), Box<Failure>> {
         match self {
             Self::Engine => {
-                starting.engine = Some(Engine::choose(order, starting.uid()).await?);
+                starting.engine = Some(engine::choose(order, starting).await?);
                 Ok(())
             }
             Self::Origin => origin::find(order, starting).await,
@@ -94,7 +93,7 @@ impl Phase {
 
 /// A machine that is ready to be used.
 pub(super) struct Up {
-    pub(super) link: Opener,
+    pub(super) link: GuestLink,
     pub(super) agent_listener: UnixListener,
     pub(super) control_listener: UnixListener,
     pub(super) ready: Ready,
@@ -208,7 +207,7 @@ impl Starting {
             ready: Ready {
                 agent_socket,
                 control_socket,
-                engine: self.engine().name(),
+                engine: engine::choice(self.engine()),
                 vmm_pid: vmm.machine.pid(),
                 prepare_ms: millis(vmm.started.duration_since(begun)),
                 started: self.origin.kind(),
@@ -339,8 +338,8 @@ impl Starting {
 
     /// Ends the VMM, if there is one, and all that is connected to it.
     pub(super) async fn end_vmm(&mut self) {
-        if let Some(guest) = self.guest.take() {
-            guest.session.abort();
+        if let Some(carrier) = self.guest.take().and_then(|guest| guest.carrier) {
+            carrier.session.abort();
         }
         if let Some(mut vmm) = self.vmm.take() {
             // An error means that it is gone already.
@@ -400,6 +399,8 @@ mod tests {
             id: "0123456789ab".into(),
             engine: EngineChoice::Auto,
             qemu: None,
+            firecracker: None,
+            firecracker_installed: home.join("firecracker"),
             search_path: String::new(),
             vcpu_count: 1,
             mem_mib: 256,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pyro_protocol::code::chain;
 use pyro_protocol::supervise::{Failure, FailureCause, MachineOrder, StartKind};
 use pyro_vm::snapshot::{DISK_FILE, Durability, Facts, MEMORY_FILE, Snapshot, seal};
-use pyro_vm::{Begin, FreedMemory, GuestMemory};
+use pyro_vm::{Begin, FreedMemory};
 use tokio::task::spawn_blocking;
 
 use super::boot::Awaited;
@@ -114,28 +114,27 @@ async fn make(
         .map_err(NotMade::Unkept)?;
     let spec = spec::machine(order, &starting.id, &upper, FreedMemory::Kept)
         .map_err(|error| NotMade::NotBooted(failure(FailureCause::Host, chain(&error))))?;
-    let memory =
-        GuestMemory::in_file(&staging.join(MEMORY_FILE), spec.memory).map_err(|source| {
-            NotMade::Unkept(failure(
-                FailureCause::Disk,
-                format!("making the memory of a template: {source}"),
-            ))
-        })?;
-    let begin = Begin::Boot { memory };
+    let begin = Begin::Boot {
+        memory: Some(staging.join(MEMORY_FILE)),
+    };
     starting
         .bring_up(order, &spec, begin, Awaited::Template)
         .await
         .map_err(NotMade::NotBooted)?;
+    let work = starting.work.clone();
     let (Some(vmm), Some(guest)) = (&mut starting.vmm, &starting.guest) else {
         unreachable!("a machine that was brought up has both");
     };
     let _ = agent_call::exec(&guest.link, WARM_UP, WARM_UP_DEADLINE).await;
     let told = guest.told.clone();
-    capture::stand_still(vmm, &guest.gate)
+    let gate = guest.carrier.as_ref().map(|carrier| &carrier.gate);
+    capture::stand_still(vmm, gate)
         .await
         .map_err(NotMade::Unkept)?;
-    capture::devices(vmm, staging)
+    let saving = capture::save(vmm, staging).await.map_err(NotMade::Unkept)?;
+    work.run(move || saving.finish())
         .await
+        .and_then(|saved| saved.map_err(|error| capture::unsaved(&error, staging)))
         .map_err(NotMade::Unkept)?;
     starting.end_vmm().await;
     let note = Note {

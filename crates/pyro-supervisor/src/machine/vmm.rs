@@ -18,9 +18,6 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// How long the VMM may take to tell its state.
 const STATE_DEADLINE: Duration = Duration::from_secs(1);
 
-/// The state in which QEMU stands still after a write that the host refused.
-const IO_ERROR: &str = "io-error";
-
 pub(super) struct Vmm {
     pub(super) machine: RunningMachine,
     pub(super) console: ConsoleLog,
@@ -59,8 +56,7 @@ impl Vmm {
 
     /// Whether it stands still because the host could not write the guest's disk.
     pub(super) async fn stands_still(&mut self) -> bool {
-        let state = self.machine.qmp().query_status(STATE_DEADLINE).await;
-        state.is_ok_and(|state| state == IO_ERROR)
+        self.machine.stands_still(STATE_DEADLINE).await
     }
 
     /// Every line of the console that is kept.

@@ -42,6 +42,11 @@ pub(super) fn ruleset(
             }
             Entry::Device { path, writable } => allow(&mut ruleset, path, device(*writable)),
             Entry::Link { .. } => {}
+            Entry::Workplace(path) => allow(
+                &mut ruleset,
+                path,
+                AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::MakeSock,
+            ),
         }
     }
     for &descriptor in inherit {

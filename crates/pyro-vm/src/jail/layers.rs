@@ -66,6 +66,7 @@ fn try_out(uid: Option<MachineUid>) -> io::Result<Report> {
         devices: &[],
         network: Network::Off,
         cgroup: None,
+        workplace: None,
     })
     .map_err(io::Error::other)?
     .reporting_to(writer);

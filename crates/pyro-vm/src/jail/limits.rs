@@ -22,14 +22,14 @@ const MIN_FILE_BYTES: u64 = 1 << 30;
 pub(super) struct Limits(Vec<(Resource, u64)>);
 
 impl Limits {
-    /// Files never grow beyond the largest one that is inherited.
-    pub(super) fn new(inherit: &[RawFd], own_uid: bool) -> Self {
+    /// Files never grow beyond the largest one that is inherited, or that is announced in bytes.
+    pub(super) fn new(inherit: &[RawFd], announced: u64, own_uid: bool) -> Self {
         let largest = inherit
             .iter()
             .filter_map(|descriptor| fs::metadata(format!("/proc/self/fd/{descriptor}")).ok())
             .filter(fs::Metadata::is_file)
             .map(|metadata| metadata.len())
-            .fold(MIN_FILE_BYTES, u64::max);
+            .fold(announced.max(MIN_FILE_BYTES), u64::max);
         let mut limits = vec![
             (Resource::Core, 0),
             (Resource::Nofile, MAX_DESCRIPTORS),

@@ -50,6 +50,18 @@ pub(crate) struct JailPlan<'a> {
     pub(crate) network: Network,
     /// The file by which the engine enters its cgroup.
     pub(crate) cgroup: Option<OwnedFd>,
+    /// The directory that the engine works in.
+    pub(crate) workplace: Option<Workplace<'a>>,
+}
+
+/// A directory in which the engine makes sockets and writes files that the host has put there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Workplace<'a> {
+    /// By an absolute path without symbolic links. The command's current directory must be the same one: it is where the
+    /// engine begins on a host that refuses the change of the root.
+    pub(crate) path: &'a Path,
+    /// How large a file may become, in bytes.
+    pub(crate) largest_file: u64,
 }
 
 /// A jail that is ready to be entered.
@@ -62,11 +74,13 @@ impl Jail {
     /// Prepares everything that can be prepared before the fork.
     pub(crate) fn new(plan: JailPlan<'_>) -> Result<Self, JailError> {
         let identity = Identity::new(plan.uid, plan.group)?;
-        let view = View::of(plan.program, plan.devices, plan.network);
+        let workplace = plan.workplace.map(|place| place.path);
+        let view = View::of(plan.program, plan.devices, plan.network, workplace);
+        let largest_file = plan.workplace.map_or(0, |place| place.largest_file);
         Ok(Self {
             entry: enter::Entry {
                 parent: rustix::process::getpid(),
-                limits: Limits::new(&plan.inherit, identity.is_some()),
+                limits: Limits::new(&plan.inherit, largest_file, identity.is_some()),
                 namespaces: Some(Namespaces::new(&view, plan.network, identity.is_some())),
                 ruleset: landlock::ruleset(&view, &plan.inherit, plan.network)?,
                 inherit: plan.inherit,

@@ -6,7 +6,7 @@
 //! There is no process id namespace: see `docs/design/jail.md`.
 
 use super::enter::{make_read_only, unshare};
-use super::view::{Entry, View};
+use super::view::{Entry, View, WORKPLACE};
 use crate::spec::Network;
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, open, symlinkat};
 use rustix::io::{Errno, Result, write};
@@ -65,7 +65,7 @@ impl Namespaces {
         }
     }
 
-    /// Makes the view the root. The directory after that is its top.
+    /// Makes the view the root. The directory after that is the workplace, or its top.
     pub(super) fn change_root(&self) -> Result<RootChange> {
         let Some(root) = &self.root else {
             return Ok(RootChange::Refused(Errno::NOENT));
@@ -119,6 +119,18 @@ impl Maps {
 pub(super) struct Root {
     base: CString,
     steps: Vec<Step>,
+    /// Mounted last, because it alone can be written to.
+    workplace: Option<Workplace>,
+}
+
+/// The directory that the engine works in.
+#[derive(Debug)]
+struct Workplace {
+    from: CString,
+    /// Before the root is changed.
+    at: CString,
+    /// After that.
+    within: CString,
 }
 
 #[derive(Debug)]
@@ -140,6 +152,7 @@ impl Root {
             base,
             made: BTreeSet::new(),
             steps: Vec::new(),
+            workplace: None,
         };
         for entry in &view.entries {
             plan.add(entry)?;
@@ -153,6 +166,7 @@ impl Root {
         Some(Self {
             base: c_string(base)?,
             steps: plan.steps,
+            workplace: plan.workplace,
         })
     }
 
@@ -168,7 +182,11 @@ impl Root {
         for step in &self.steps {
             step.take()?;
         }
-        make_read_only(&self.base)
+        make_read_only(&self.base)?;
+        match &self.workplace {
+            Some(place) => mount_bind(&*place.from, &*place.at),
+            None => Ok(()),
+        }
     }
 
     fn pivot(&self) -> Result<()> {
@@ -176,7 +194,11 @@ impl Root {
         // The old root is put on top of the new one, then taken away with all that is mounted in it.
         pivot_root(c".", c".")?;
         unmount(c".", UnmountFlags::DETACH)?;
-        chdir(c"/")
+        chdir(
+            self.workplace
+                .as_ref()
+                .map_or(c"/", |place| place.within.as_c_str()),
+        )
     }
 }
 
@@ -199,6 +221,7 @@ struct Plan<'a> {
     base: &'a Path,
     made: BTreeSet<std::path::PathBuf>,
     steps: Vec<Step>,
+    workplace: Option<Workplace>,
 }
 
 impl Plan<'_> {
@@ -220,6 +243,15 @@ impl Plan<'_> {
                 self.steps.push(Step::Link {
                     at,
                     to: c_string(to)?,
+                });
+            }
+            Entry::Workplace(path) => {
+                let at = Path::new(WORKPLACE);
+                self.directories(at)?;
+                self.workplace = Some(Workplace {
+                    from: c_string(path)?,
+                    at: self.within(at)?,
+                    within: c_string(at)?,
                 });
             }
         }
@@ -266,9 +298,10 @@ impl View {
     /// Whether nothing that is to be mounted comes from below `base`, which will be covered.
     fn is_outside(&self, base: &Path) -> bool {
         self.entries.iter().all(|entry| match entry {
-            Entry::Tree(path) | Entry::Device { path, .. } | Entry::File { from: path, .. } => {
-                !path.starts_with(base)
-            }
+            Entry::Tree(path)
+            | Entry::Device { path, .. }
+            | Entry::File { from: path, .. }
+            | Entry::Workplace(path) => !path.starts_with(base),
             Entry::Link { .. } => true,
         })
     }

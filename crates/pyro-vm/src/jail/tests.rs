@@ -46,6 +46,7 @@ fn jail(layers: Layers, network: Network, inherit: Vec<RawFd>) -> Jail {
         devices: &[Path::new("/dev/zero")],
         network,
         cgroup: None,
+        workplace: None,
     })
     .unwrap();
     match layers {
@@ -308,6 +309,59 @@ fn nobody_outside_is_signalled() {
 }
 
 #[test]
+fn in_its_workplace_sockets_are_made_and_files_written_but_none_made() {
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(outside.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let place = outside.path().canonicalize().unwrap().join("place");
+    std::fs::create_dir(&place).unwrap();
+    std::fs::set_permissions(&place, PermissionsExt::from_mode(0o777)).unwrap();
+    std::fs::write(place.join("file"), "").unwrap();
+    std::fs::set_permissions(place.join("file"), PermissionsExt::from_mode(0o666)).unwrap();
+    let inside = |layers: Layers, script: &str| {
+        let mut jail = Jail::new(JailPlan {
+            program: Path::new("/usr/bin/perl"),
+            uid: uid(),
+            group: None,
+            inherit: Vec::new(),
+            devices: &[],
+            network: Network::Off,
+            cgroup: None,
+            workplace: Some(Workplace {
+                path: &place,
+                largest_file: 0,
+            }),
+        })
+        .unwrap();
+        match layers {
+            Layers::All => {}
+            Layers::OnlyNamespaces => jail.entry.ruleset = None,
+            Layers::OnlyLandlock => jail.entry.namespaces = None,
+        }
+        let mut command = shell(script);
+        command.current_dir(&place);
+        jail.confine(&mut command);
+        command.output().unwrap()
+    };
+    let socket =
+        "perl -MIO::Socket::UNIX -e 'IO::Socket::UNIX->new(Local => shift, Listen => 1) or die $!'";
+    for layers in [Layers::All, Layers::OnlyNamespaces, Layers::OnlyLandlock] {
+        let name = format!("{layers:?}.sock");
+        let script = format!("echo {layers:?} > file && {socket} {name}");
+        let done = inside(layers, &script);
+        assert!(done.status.success(), "{layers:?}: {}", text(&done));
+        let written = std::fs::read_to_string(place.join("file")).unwrap();
+        assert_eq!(written, format!("{layers:?}\n"));
+        assert!(place.join(name).exists());
+    }
+    if has(Layers::OnlyLandlock) {
+        for script in ["echo x > new", "rm file", "ln file link", "mkdir new"] {
+            let done = inside(Layers::All, script);
+            assert!(!done.status.success(), "`{script}` went through");
+        }
+    }
+}
+
+#[test]
 fn no_file_grows_beyond_what_the_machine_has() {
     let folder = tempfile::tempdir().unwrap();
     let file = std::fs::File::create(folder.path().join("disk")).unwrap();
@@ -462,6 +516,7 @@ fn the_engine_never_runs_as_root() {
         devices: &[],
         network: Network::Off,
         cgroup: None,
+        workplace: None,
     })
     .unwrap_err();
     if root {

@@ -43,7 +43,13 @@ pub(super) enum Entry {
     Device { path: PathBuf, writable: bool },
     /// A symbolic link.
     Link { at: PathBuf, to: PathBuf },
+    /// The directory that the engine works in, seen at [`WORKPLACE`]: it may make sockets there, and write the files that it
+    /// finds.
+    Workplace(PathBuf),
 }
+
+/// Where the directory that the engine works in is seen.
+pub(super) const WORKPLACE: &str = "/machine";
 
 /// Everything that an engine sees.
 #[derive(Debug, Default)]
@@ -53,7 +59,12 @@ pub(super) struct View {
 
 impl View {
     /// The view of the engine at `program`. What is missing on the host is missing in the view.
-    pub(super) fn of(program: &Path, devices: &[&Path], network: Network) -> Self {
+    pub(super) fn of(
+        program: &Path,
+        devices: &[&Path],
+        network: Network,
+        workplace: Option<&Path>,
+    ) -> Self {
         let mut view = Self::default();
         for path in SYSTEM.iter().chain(&LOADER).map(Path::new) {
             view.add(path);
@@ -67,6 +78,9 @@ impl View {
         }
         for path in devices {
             view.add_device(path, true);
+        }
+        if let Some(path) = workplace {
+            view.entries.push(Entry::Workplace(path.to_owned()));
         }
         view
     }
@@ -147,14 +161,15 @@ mod tests {
         view.entries.iter().any(|entry| match entry {
             Entry::Tree(path) | Entry::Device { path, .. } => path == Path::new(wanted),
             Entry::File { at, .. } | Entry::Link { at, .. } => at == Path::new(wanted),
+            Entry::Workplace(_) => wanted == WORKPLACE,
         })
     }
 
     #[test]
     fn the_resolver_and_devices_are_seen_only_where_they_are_needed() {
         let program = Path::new("/usr/bin/env");
-        let without = View::of(program, &[], Network::Off);
-        let with = View::of(program, &[Path::new("/dev/zero")], Network::User);
+        let without = View::of(program, &[], Network::Off, None);
+        let with = View::of(program, &[Path::new("/dev/zero")], Network::User, None);
         for view in [&without, &with] {
             assert!(seen(view, "/usr") && seen(view, "/dev/null"));
             assert!(!seen(view, "/etc/passwd") && !seen(view, "/root") && !seen(view, "/home"));
@@ -173,13 +188,13 @@ mod tests {
         }
         let program = home.join("bin/engine");
         fs::write(&program, "").unwrap();
-        let view = View::of(&program, &[], Network::Off);
+        let view = View::of(&program, &[], Network::Off, None);
         let below: Vec<&Path> = view
             .entries
             .iter()
             .filter_map(|entry| match entry {
                 Entry::Tree(path) | Entry::File { at: path, .. } => path.strip_prefix(&home).ok(),
-                Entry::Device { .. } | Entry::Link { .. } => None,
+                Entry::Device { .. } | Entry::Link { .. } | Entry::Workplace(_) => None,
             })
             .collect();
         assert_eq!(below, ["lib", "share/qemu", "bin/engine"].map(Path::new));

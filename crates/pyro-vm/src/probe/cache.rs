@@ -3,7 +3,9 @@
 //! Owns one small JSON file. Never lets the file decide anything but time: a missing, old or broken one only means that the
 //! probes run again.
 
+use super::firecracker::probe_firecracker;
 use super::{Finding, probe};
+use crate::firecracker::Firecracker;
 use crate::jail::MachineUid;
 use crate::qemu::{Accelerator, EngineIdentity, KvmDevice, Qemu};
 use serde::{Deserialize, Serialize};
@@ -24,6 +26,12 @@ const MAX_RECORDS: usize = 8;
 
 /// A working KVM answers within a tenth of this.
 const KVM_DEADLINE: Duration = Duration::from_secs(2);
+
+/// On a host that is slow for the moment, or altogether, it gets no more than this.
+const LONGEST_KVM_DEADLINE: Duration = Duration::from_secs(20);
+
+/// What the probe of emulation takes at most on an idle host.
+const USUAL_TCG: Duration = Duration::from_millis(500);
 
 /// Emulation is the last resort, so a busy host gets time.
 const TCG_DEADLINE: Duration = Duration::from_secs(10);
@@ -93,7 +101,7 @@ impl ProbeCache {
             Preference::Only(Accelerator::Kvm) => &[Accelerator::Kvm],
             Preference::Only(Accelerator::Tcg) => &[Accelerator::Tcg],
         };
-        let situation = Situation::now(qemu, uid);
+        let situation = Situation::now(qemu.identity(), uid);
         let mut findings = Vec::new();
         for &accelerator in wanted {
             let finding = match self.remembered(&situation, accelerator) {
@@ -112,10 +120,36 @@ impl ProbeCache {
         Err(NoAccelerator { findings })
     }
 
-    /// Marks `accelerator` as unusable after a machine failed to boot with it, until something changes.
+    /// Whether Firecracker runs guests here: it does where KVM does, which QEMU's probe finds out. Without a QEMU it boots a
+    /// guest of its own, in the new directory `directory`, which it leaves behind.
+    pub async fn firecracker(
+        &self,
+        firecracker: &Firecracker,
+        qemu: Option<&Qemu>,
+        uid: Option<MachineUid>,
+        directory: &Path,
+    ) -> Finding {
+        let situation = Situation::now(firecracker.identity(), uid);
+        if let Some(finding) = self.remembered(&situation, Accelerator::Kvm) {
+            return finding;
+        }
+        if let Some(qemu) = qemu {
+            let preference = Preference::Only(Accelerator::Kvm);
+            let found = match self.choose(qemu, preference, uid).await {
+                Ok(choice) => choice.findings,
+                Err(none) => none.findings,
+            };
+            return found.into_iter().next().expect("one was asked for");
+        }
+        let finding = probe_firecracker(firecracker, KVM_DEADLINE, uid, directory).await;
+        let _ = self.remember(&situation, finding.clone());
+        finding
+    }
+
+    /// Marks `accelerator` as unusable by `engine` after a machine failed to boot with it, until something changes.
     pub fn forget(
         &self,
-        qemu: &Qemu,
+        engine: &EngineIdentity,
         accelerator: Accelerator,
         uid: Option<MachineUid>,
         reason: impl Into<String>,
@@ -126,7 +160,7 @@ impl ProbeCache {
             reason: reason.into(),
             elapsed_ms: 0,
         };
-        self.remember(&Situation::now(qemu, uid), finding)
+        self.remember(&Situation::now(engine, uid), finding)
     }
 
     /// Forgets everything, so that the next choice probes again.
@@ -144,11 +178,10 @@ impl ProbeCache {
         uid: Option<MachineUid>,
         situation: &Situation,
     ) -> Finding {
-        let deadline = match accelerator {
-            Accelerator::Kvm => KVM_DEADLINE,
-            Accelerator::Tcg => TCG_DEADLINE,
+        let finding = match accelerator {
+            Accelerator::Tcg => probe(qemu, accelerator, TCG_DEADLINE, uid).await,
+            Accelerator::Kvm => probe_kvm(qemu, uid).await,
         };
-        let finding = probe(qemu, accelerator, deadline, uid).await;
         // That emulation fails is either a passing state of the host or something that the user is about to mend.
         if finding.usable || accelerator == Accelerator::Kvm {
             // The file only saves time, so a full disk must not keep a machine from starting.
@@ -211,6 +244,28 @@ impl ProbeCache {
     }
 }
 
+/// Probes KVM. One that was too slow gets another chance if the host is: if emulation takes longer than usual here and now,
+/// KVM may take as many times longer.
+async fn probe_kvm(qemu: &Qemu, uid: Option<MachineUid>) -> Finding {
+    let finding = probe(qemu, Accelerator::Kvm, KVM_DEADLINE, uid).await;
+    let in_time = u128::from(finding.elapsed_ms) < KVM_DEADLINE.as_millis();
+    if finding.usable || in_time {
+        return finding;
+    }
+    let emulation = probe(qemu, Accelerator::Tcg, TCG_DEADLINE, uid).await;
+    match patience(&emulation) {
+        Some(deadline) => probe(qemu, Accelerator::Kvm, deadline, uid).await,
+        None => finding,
+    }
+}
+
+/// How long KVM may take on a host where emulation took as long as in `emulation`, if that is more than usual.
+fn patience(emulation: &Finding) -> Option<Duration> {
+    let usual = u32::try_from(USUAL_TCG.as_millis()).expect("a small constant");
+    let took = u32::try_from(emulation.elapsed_ms).ok()?;
+    (took > usual).then(|| (KVM_DEADLINE * took / usual).min(LONGEST_KVM_DEADLINE))
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Contents {
     format: u32,
@@ -245,12 +300,12 @@ struct Situation {
 }
 
 impl Situation {
-    fn now(qemu: &Qemu, uid: Option<MachineUid>) -> Self {
+    fn now(engine: &EngineIdentity, uid: Option<MachineUid>) -> Self {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let kvm = KvmDevice::find();
         Self {
             boot: boot.trim().to_owned(),
-            engine: qemu.identity().clone(),
+            engine: engine.clone(),
             user: uid.map_or(UserClass::User, |_| UserClass::Root),
             kvm,
             kvm_opens: kvm.is_some_and(|device| device.opens_for(uid)),
@@ -326,12 +381,25 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_slow_host_gets_time_for_kvm_and_a_quick_one_none() {
+        let took = |elapsed_ms| {
+            patience(&Finding {
+                elapsed_ms,
+                ..finding(Accelerator::Tcg, true)
+            })
+        };
+        assert_eq!(took(300), None);
+        assert_eq!(took(1_000), Some(Duration::from_secs(4)));
+        assert_eq!(took(10_000), Some(LONGEST_KVM_DEADLINE));
+    }
+
     #[tokio::test]
     async fn what_is_remembered_costs_no_process() {
         let directory = tempfile::tempdir().unwrap();
         let qemu = broken_engine(directory.path());
         let cache = ProbeCache::new(directory.path().join("probe.json"));
-        let situation = Situation::now(&qemu, uid());
+        let situation = Situation::now(qemu.identity(), uid());
         cache
             .remember(&situation, finding(Accelerator::Kvm, false))
             .unwrap();
@@ -386,12 +454,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let qemu = broken_engine(directory.path());
         let cache = ProbeCache::new(directory.path().join("probe.json"));
-        let situation = Situation::now(&qemu, uid());
+        let situation = Situation::now(qemu.identity(), uid());
         cache
             .remember(&situation, finding(Accelerator::Kvm, true))
             .unwrap();
         cache
-            .forget(&qemu, Accelerator::Kvm, uid(), "the kernel hung")
+            .forget(qemu.identity(), Accelerator::Kvm, uid(), "the kernel hung")
             .unwrap();
         let error = cache
             .choose(&qemu, Preference::Only(Accelerator::Kvm), uid())
@@ -409,7 +477,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let qemu = broken_engine(directory.path());
         let cache = ProbeCache::new(directory.path().join("probe.json"));
-        let now = Situation::now(&qemu, uid());
+        let now = Situation::now(qemu.identity(), uid());
         cache
             .remember(&now, finding(Accelerator::Kvm, false))
             .unwrap();
@@ -457,7 +525,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let qemu = broken_engine(directory.path());
         let cache = ProbeCache::new(directory.path().join("probe.json"));
-        let situation = Situation::now(&qemu, uid());
+        let situation = Situation::now(qemu.identity(), uid());
         for garbage in [
             "",
             "{",

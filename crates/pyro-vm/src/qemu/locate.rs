@@ -12,7 +12,7 @@ use std::time::Duration;
 /// The program's name in a search path.
 const PROGRAM: &str = "qemu-system-x86_64";
 
-/// `--version` answers within milliseconds; a program that does not is not QEMU.
+/// `--version` answers within milliseconds; a program that does not is no engine.
 const VERSION_DEADLINE: Duration = Duration::from_secs(5);
 
 /// An installed QEMU.
@@ -51,34 +51,7 @@ impl Qemu {
 
     /// Runs `--version` and returns its first line.
     pub async fn version(&self) -> Result<String, VersionError> {
-        let output = tokio::process::Command::new(self.program())
-            .arg("--version")
-            .env_clear()
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .output();
-        let output = tokio::time::timeout(VERSION_DEADLINE, output)
-            .await
-            .map_err(|_| VersionError::Silent {
-                program: self.program().into(),
-            })?
-            .map_err(|source| VersionError::Run {
-                program: self.program().into(),
-                source,
-            })?;
-        let line = String::from_utf8_lossy(&output.stdout)
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_owned();
-        if !output.status.success() || line.is_empty() || line.len() > 400 {
-            return Err(VersionError::Silent {
-                program: self.program().into(),
-            });
-        }
-        Ok(line)
+        version_line(self.program()).await
     }
 }
 
@@ -136,7 +109,40 @@ pub enum VersionError {
     },
 }
 
-fn identify(path: &Path) -> Option<EngineIdentity> {
+/// Runs `program --version` and returns its first line.
+pub(crate) async fn version_line(program: &Path) -> Result<String, VersionError> {
+    let output = tokio::process::Command::new(program)
+        .arg("--version")
+        .env_clear()
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(VERSION_DEADLINE, output)
+        .await
+        .map_err(|_| VersionError::Silent {
+            program: program.into(),
+        })?
+        .map_err(|source| VersionError::Run {
+            program: program.into(),
+            source,
+        })?;
+    let line = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_owned();
+    if !output.status.success() || line.is_empty() || line.len() > 400 {
+        return Err(VersionError::Silent {
+            program: program.into(),
+        });
+    }
+    Ok(line)
+}
+
+/// What is at `path`, if that is a program.
+pub(crate) fn identify(path: &Path) -> Option<EngineIdentity> {
     let metadata = path.metadata().ok()?;
     if !metadata.is_file() || metadata.permissions().mode() & 0o111 == 0 {
         return None;

@@ -5,19 +5,18 @@
 use super::args::{Descriptors, machine_arguments};
 use super::kvm::{KVM_DEVICE, KvmDevice};
 use super::qmp::{Qmp, QmpError};
-use super::{Accelerator, Qemu};
+use super::{Accelerator, Qemu, QemuBegin, QemuMachine, QemuStarted};
 use crate::console::ConsoleLog;
+use crate::files::{open_disk, open_reopenable};
 use crate::jail::{Jail, JailPlan, MachineUid};
-use crate::machine::{Begin, RunningMachine, StartError, StartOptions, Started, exit_reason};
+use crate::machine::{StartError, StartOptions, exit_reason};
 use crate::memory::GuestMemory;
 use crate::process;
-use crate::spec::{Access, Disk, MachineSpec, Network};
-use rustix::fs::{FlockOperation, OFlags};
+use crate::spec::{MachineSpec, Network};
 use serde_json::json;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::Path;
 use std::process::Stdio;
@@ -36,16 +35,16 @@ const END_DEADLINE: Duration = Duration::from_secs(1);
 const LOAD_POLL: Duration = Duration::from_millis(1);
 
 /// Starts a machine and returns once QEMU answers, which is before the guest's first instruction. A machine that begins with
-/// saved devices stands still until [`RunningMachine::resume`].
+/// saved devices stands still until [`QemuMachine::resume`].
 ///
 /// Must be called on a thread that lives as long as the machine: the kernel kills QEMU when that thread ends.
 pub async fn start(
     qemu: &Qemu,
     accelerator: Accelerator,
     spec: &MachineSpec,
-    begin: Begin,
+    begin: QemuBegin,
     options: StartOptions,
-) -> Result<Started, StartError> {
+) -> Result<QemuStarted, StartError> {
     spec.check()?;
     let group = match accelerator {
         Accelerator::Kvm => kvm_group(options.uid)?,
@@ -57,8 +56,8 @@ pub async fn start(
         source,
     })?;
     let (memory, devices) = match begin {
-        Begin::Boot { memory } => (memory, None),
-        Begin::Restore { memory, devices } => (memory, Some(devices)),
+        QemuBegin::Boot { memory } => (memory, None),
+        QemuBegin::Restore { memory, devices } => (memory, Some(devices)),
     };
     let descriptors = sockets.descriptors(&files, &memory, devices.as_ref());
     let arguments = machine_arguments(spec, accelerator, options.tsc_khz, &descriptors);
@@ -115,8 +114,8 @@ pub async fn start(
         Ok::<_, NotUp>(qmp)
     };
     match connected.await {
-        Ok(qmp) => Ok(Started {
-            machine: RunningMachine::new(pid, start_time, child, qmp, stderr, memory, link_peer),
+        Ok(qmp) => Ok(QemuStarted {
+            machine: QemuMachine::new(pid, start_time, child, qmp, stderr, memory, link_peer),
             link,
             console,
         }),
@@ -214,6 +213,7 @@ pub(crate) fn spawn(
         devices,
         network: confinement.network,
         cgroup: confinement.cgroup,
+        workplace: None,
     })
     .map_err(|error| StartError::Confinement {
         reason: error.to_string(),
@@ -258,64 +258,6 @@ impl Files {
             disks,
         })
     }
-}
-
-/// Opens a file that QEMU opens anew as its own user, who therefore must be allowed to read it.
-fn open_reopenable(path: &Path, uid: Option<MachineUid>) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(nonblocking())
-        .open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "not a regular file",
-        ));
-    }
-    if uid.is_some() && metadata.mode() & 0o004 == 0 {
-        return Err(io::ErrorKind::PermissionDenied.into());
-    }
-    Ok(file)
-}
-
-fn open_disk(disk: &Disk) -> Result<File, StartError> {
-    let unreadable = |source| StartError::DiskUnreadable {
-        id: disk.id.clone(),
-        path: disk.path.clone(),
-        source,
-    };
-    let (write, lock) = match disk.access {
-        Access::ReadOnly => (false, FlockOperation::NonBlockingLockShared),
-        Access::ReadWrite => (true, FlockOperation::NonBlockingLockExclusive),
-    };
-    let mut options = OpenOptions::new();
-    let file = options
-        .read(true)
-        .write(write)
-        .custom_flags(nonblocking())
-        .open(&disk.path)
-        .map_err(unreadable)?;
-    let kind = file.metadata().map_err(unreadable)?.file_type();
-    if !kind.is_file() && !kind.is_block_device() {
-        return Err(unreadable(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "neither a file nor a block device",
-        )));
-    }
-    match rustix::fs::flock(&file, lock) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(StartError::DiskInUse {
-            id: disk.id.clone(),
-            path: disk.path.clone(),
-        }),
-        Err(error) => Err(unreadable(error.into())),
-    }
-}
-
-/// So that a named pipe in the place of a file is refused instead of waited for.
-fn nonblocking() -> i32 {
-    OFlags::NONBLOCK.bits().cast_signed()
 }
 
 /// Both ends of the machine's three streams.

@@ -2,7 +2,8 @@
 //!
 //! Owns the list of facts and their comparison. Never decides what follows from a difference.
 
-use crate::qemu::{Accelerator, EngineIdentity, Qemu};
+use crate::engine::Engine;
+use crate::qemu::EngineIdentity;
 use crate::spec::{Access, FreedMemory, MachineSpec, Network};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -35,6 +36,9 @@ pub struct Facts {
     form: u32,
     engine: String,
     engine_program: EngineIdentity,
+    /// The release of the host's kernel, where the devices' state has something of it.
+    #[serde(default)]
+    host_kernel: Option<String>,
     cpu: HostCpu,
     origin: Origin,
     vcpus: u8,
@@ -47,15 +51,20 @@ pub struct Facts {
 
 impl Facts {
     /// The facts of a machine on this host.
-    pub fn of(spec: &MachineSpec, qemu: &Qemu, accelerator: Accelerator, origin: Origin) -> Self {
+    pub fn of(spec: &MachineSpec, engine: &Engine, origin: Origin) -> Self {
         let disks = spec.disks.iter().map(|disk| match disk.access {
             Access::ReadOnly => format!("{}, read-only", disk.id),
             Access::ReadWrite => disk.id.to_string(),
         });
         Self {
             form: FORM,
-            engine: format!("qemu-{accelerator}"),
-            engine_program: qemu.identity().clone(),
+            engine: engine.name().into(),
+            engine_program: engine.identity().clone(),
+            host_kernel: match engine {
+                Engine::Qemu { .. } => None,
+                // It writes down registers of the processor as the kernel gave them.
+                Engine::Firecracker(_) => Some(kernel_release()),
+            },
             // Under emulation the guest has the rate of the host's time stamp counter.
             cpu: HostCpu::read(),
             origin,
@@ -122,6 +131,7 @@ impl Facts {
             form,
             engine,
             engine_program,
+            host_kernel,
             cpu,
             origin,
             vcpus,
@@ -142,6 +152,11 @@ impl Facts {
                 "engine's program",
                 program(engine_program),
                 program(&now.engine_program),
+            ),
+            (
+                "host's kernel",
+                host_kernel.clone().unwrap_or_default(),
+                now.host_kernel.clone().unwrap_or_default(),
             ),
             ("processor", cpu.to_string(), now.cpu.to_string()),
             ("root image", origin.root.clone(), now.origin.root.clone()),
@@ -177,6 +192,13 @@ impl Facts {
         let (what, then, now) = pairs.into_iter().find(|(_, then, now)| then != now)?;
         Some(Difference { what, then, now })
     }
+}
+
+fn kernel_release() -> String {
+    rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned()
 }
 
 fn program(identity: &EngineIdentity) -> String {
@@ -280,6 +302,7 @@ pub(super) mod tests {
                 size: 1,
                 modified_ns: 2,
             },
+            host_kernel: None,
             cpu: HostCpu::parse("model name: Y"),
             origin: Origin {
                 root: "r".into(),
@@ -302,7 +325,7 @@ pub(super) mod tests {
         let then = facts();
         assert_eq!(then.difference(&facts()), None);
         assert_eq!(then.key(), facts().key());
-        let changes: [Change; 15] = [
+        let changes: [Change; 16] = [
             ("form of the snapshot", |facts| {
                 facts.form += 1;
             }),
@@ -317,6 +340,9 @@ pub(super) mod tests {
             }),
             ("engine's program", |facts| {
                 facts.engine_program.path = "/q".into();
+            }),
+            ("host's kernel", |facts| {
+                facts.host_kernel = Some("6.1".into());
             }),
             ("processor", |facts| {
                 facts.cpu.features = "x".into();

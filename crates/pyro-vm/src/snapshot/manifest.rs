@@ -3,7 +3,7 @@
 use super::digest;
 use super::error::SnapshotError;
 use super::facts::Facts;
-use super::{DEVICES_FILE, DISK_FILE, MANIFEST_FILE, MEMORY_FILE};
+use super::{DEVICES_FILE, DISK_FILE, MANIFEST_FILE, MEMORY_FILE, SnapshotFiles};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs::{self, File, OpenOptions};
@@ -261,25 +261,16 @@ impl Snapshot {
         &self.disk
     }
 
-    /// The guest's memory, opened for both because QEMU before 8.2 wants it so, and the state of the devices, opened for reading.
-    pub fn open_files(&self) -> Result<(File, File), SnapshotError> {
-        let open = |name: &str, write: bool| {
-            open_for(&self.directory.join(name), write)
-                .map_err(|source| SnapshotError::io("read", &self.directory, source))
-        };
-        Ok((open(MEMORY_FILE, true)?, open(DEVICES_FILE, false)?))
+    /// What an engine goes on from.
+    pub fn files(&self) -> SnapshotFiles {
+        SnapshotFiles::in_directory(&self.directory)
     }
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    open_for(path, false)
-}
-
-fn open_for(path: &Path, write: bool) -> io::Result<File> {
     let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
     let file = OpenOptions::new()
         .read(true)
-        .write(write)
         .custom_flags(flags)
         .open(path)?;
     if file.metadata()?.is_file() {
@@ -384,10 +375,7 @@ mod tests {
         let found = Snapshot::open(folder.path()).unwrap();
         assert_eq!(found.attached(), &attached);
         found.check(&facts()).unwrap();
-        assert_eq!(
-            found.open_files().unwrap().0.metadata().unwrap().len(),
-            5_000_000
-        );
+        assert_eq!(found.files().memory.metadata().unwrap().len(), 5_000_000);
         assert!(!folder.path().join("snapshot.json.new").exists());
     }
 

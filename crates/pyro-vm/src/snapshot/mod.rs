@@ -20,9 +20,30 @@ mod error;
 mod facts;
 mod manifest;
 
+use std::path::{Path, PathBuf};
+
 pub use error::SnapshotError;
 pub use facts::{Difference, Facts, HostCpu, Origin};
 pub use manifest::{Durability, Snapshot, seal};
+
+/// The files that an engine writes, and reads to go on. They belong together, and to the disks as they were at that moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotFiles {
+    /// The state of processors and devices: tens of kilobytes.
+    pub devices: PathBuf,
+    /// The memory. A machine that goes on from it may need it until its end.
+    pub memory: PathBuf,
+}
+
+impl SnapshotFiles {
+    /// Those of the snapshot in `directory`.
+    pub fn in_directory(directory: &Path) -> Self {
+        Self {
+            devices: directory.join(DEVICES_FILE),
+            memory: directory.join(MEMORY_FILE),
+        }
+    }
+}
 
 /// Name of the file with the guest's memory.
 pub const MEMORY_FILE: &str = "memory";

@@ -1,8 +1,9 @@
 //! A guest of 60 bytes and a machine around it.
 
+use pyro_vm::qemu::{QemuBegin, QemuStarted, start};
 use pyro_vm::{
-    Accelerator, Access, Begin, Disk, DiskId, FreedMemory, GuestMemory, MachineId, MachineSpec,
-    MachineUid, MemoryMib, Network, Qemu, StartError, StartOptions, Started, Vcpus, start,
+    Accelerator, Access, Disk, DiskId, FreedMemory, GuestMemory, MachineId, MachineSpec,
+    MachineUid, MemoryMib, Network, Qemu, StartError, StartOptions, Vcpus,
 };
 use std::ffi::OsStr;
 use std::io::Write;
@@ -63,6 +64,11 @@ impl World {
         }
     }
 
+    /// Makes a file readable to everybody.
+    pub(crate) fn readable(&self, name: &str) {
+        std::fs::set_permissions(self.path(name), PermissionsExt::from_mode(0o644)).unwrap();
+    }
+
     pub(crate) fn spec(&self, id: &str) -> MachineSpec {
         MachineSpec {
             id: MachineId::new(id).unwrap(),
@@ -77,16 +83,16 @@ impl World {
         }
     }
 
-    pub(crate) async fn start(&self, spec: &MachineSpec) -> Result<Started, StartError> {
+    pub(crate) async fn start(&self, spec: &MachineSpec) -> Result<QemuStarted, StartError> {
         let memory = GuestMemory::unnamed(spec.memory).unwrap();
-        self.begin(spec, Begin::Boot { memory }).await
+        self.begin(spec, QemuBegin::Boot { memory }).await
     }
 
     pub(crate) async fn begin(
         &self,
         spec: &MachineSpec,
-        begin: Begin,
-    ) -> Result<Started, StartError> {
+        begin: QemuBegin,
+    ) -> Result<QemuStarted, StartError> {
         start(
             &qemu(),
             Accelerator::Tcg,
@@ -108,12 +114,21 @@ pub(crate) fn options(folder: &Path, slot: u16) -> StartOptions {
     }
 }
 
-/// An ELF file that QEMU starts in 32-bit mode by its PVH note. It owns no stack and no memory but its own.
+/// Where the file is loaded.
+const BASE: u32 = 0x10_0000;
+
+/// Where in the file the note is.
+const NOTE: u32 = 64 + 2 * 56;
+
+/// Where in the file the code begins.
+const CODE: u32 = NOTE + 24;
+
+/// Where the code runs.
+pub(crate) const ENTRY: u32 = BASE + CODE;
+
+/// The guest that returns what it gets.
 fn kernel() -> Vec<u8> {
-    const BASE: u32 = 0x10_0000;
-    const NOTE: u32 = 64 + 2 * 56;
-    const CODE: u32 = NOTE + 24;
-    const ZEROS: u32 = BASE + CODE + 46;
+    const ZEROS: u32 = ENTRY + 46;
     const TEXT: u32 = ZEROS + 6;
 
     let mut code = vec![0xbe]; // mov esi, TEXT
@@ -132,11 +147,16 @@ fn kernel() -> Vec<u8> {
     code.extend(GREETING.as_bytes());
     code.push(0);
 
+    executable(&code)
+}
+
+/// An ELF file that an engine starts in 32-bit mode by its PVH note. It owns no stack and no memory but its own.
+pub(crate) fn executable(code: &[u8]) -> Vec<u8> {
     let length = u64::from(CODE) + code.len() as u64;
     let mut file = b"\x7fELF\x02\x01\x01".to_vec();
     file.resize(16, 0);
     file.extend([2, 0, 62, 0, 1, 0, 0, 0]); // executable, x86-64, version 1
-    file.extend(u64::from(BASE + CODE).to_le_bytes());
+    file.extend(u64::from(ENTRY).to_le_bytes());
     file.extend(64_u64.to_le_bytes()); // program headers
     file.extend([0; 12]); // no section headers, no flags
     file.extend([64, 0, 56, 0, 2, 0, 64, 0, 0, 0, 0, 0]); // sizes and numbers of headers
@@ -152,7 +172,7 @@ fn kernel() -> Vec<u8> {
     file.extend(header(4, 4, NOTE, 24)); // note
     file.extend([4_u32, 8, 18].map(u32::to_le_bytes).concat()); // XEN_ELFNOTE_PHYS32_ENTRY
     file.extend(b"Xen\0");
-    file.extend(u64::from(BASE + CODE).to_le_bytes());
+    file.extend(u64::from(ENTRY).to_le_bytes());
     file.extend(code);
     file
 }

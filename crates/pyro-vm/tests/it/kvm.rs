@@ -1,9 +1,15 @@
-//! Tests that need a working `/dev/kvm`: `make test-kvm` runs them, and no other run of the tests does.
+//! Tests that need a working `/dev/kvm`: `make test-kvm` runs them, and no other run of the tests does. Those of Firecracker want its program, too.
+
+mod ends;
+mod files;
+mod snapshots;
+mod world;
 
 use crate::guest::{DEADLINE, GREETING, World, options, qemu, uid};
 use pyro_vm::machine::End;
 use pyro_vm::probe::probe;
-use pyro_vm::{Accelerator, Begin, GuestMemory, start};
+use pyro_vm::qemu::{QemuBegin, start};
+use pyro_vm::{Accelerator, GuestMemory};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -25,7 +31,7 @@ async fn a_guest_runs_talks_and_powers_off() {
         &qemu(),
         Accelerator::Kvm,
         &spec,
-        Begin::Boot { memory },
+        QemuBegin::Boot { memory },
         options(world.folder.path(), 22),
     )
     .await

@@ -3,8 +3,9 @@
 use crate::guest::{DEADLINE, GREETING, World, options, qemu};
 use pyro_vm::machine::End;
 use pyro_vm::process::{LeftoverProcess, find_leftover};
+use pyro_vm::qemu::start;
 use pyro_vm::spec::MAX_DISKS;
-use pyro_vm::{Accelerator, Access, Network, StartError, start};
+use pyro_vm::{Accelerator, Access, Network, StartError};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -236,7 +237,7 @@ async fn root_needs_a_uid_and_others_must_not_have_one() {
         None => Some(pyro_vm::MachineUid::for_slot(7)),
     };
     let memory = pyro_vm::GuestMemory::unnamed(world.spec("aaaaaaaaaa09").memory).unwrap();
-    let begin = pyro_vm::Begin::Boot { memory };
+    let begin = pyro_vm::qemu::QemuBegin::Boot { memory };
     let error = start(
         &qemu(),
         Accelerator::Tcg,

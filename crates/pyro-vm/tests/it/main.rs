@@ -1,4 +1,4 @@
-//! The crate against a real QEMU.
+//! The crate against a real QEMU; what is below `kvm` needs a working `/dev/kvm` and a Firecracker.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,8 +1,9 @@
 //! Machines that are paused, captured, and gone on with.
 
 use crate::guest::{DEADLINE, GREETING, World};
+use pyro_vm::GuestMemory;
 use pyro_vm::machine::End;
-use pyro_vm::{Begin, GuestMemory, Started};
+use pyro_vm::qemu::{QemuBegin, QemuStarted};
 use std::fs::File;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -10,19 +11,19 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Sends a byte to the guest, which sends it back.
-async fn echo(started: &mut Started, byte: u8) {
+async fn echo(started: &mut QemuStarted, byte: u8) {
     started.console.write_all(&[byte]).await.unwrap();
     assert_eq!(hear(started).await, byte);
 }
 
-async fn hear(started: &mut Started) -> u8 {
+async fn hear(started: &mut QemuStarted) -> u8 {
     tokio::time::timeout(DEADLINE, started.console.read_u8())
         .await
         .unwrap()
         .unwrap()
 }
 
-async fn greeted(mut started: Started) -> Started {
+async fn greeted(mut started: QemuStarted) -> QemuStarted {
     for byte in GREETING.bytes() {
         assert_eq!(hear(&mut started).await, byte);
     }
@@ -35,7 +36,7 @@ struct Captured {
 }
 
 impl Captured {
-    async fn of(started: &mut Started) -> Self {
+    async fn of(started: &mut QemuStarted) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let this = Self { folder };
         started.machine.pause(DEADLINE).await.unwrap();
@@ -62,8 +63,8 @@ impl Captured {
         self.folder.path().join(name)
     }
 
-    fn begin(&self) -> Begin {
-        Begin::Restore {
+    fn begin(&self) -> QemuBegin {
+        QemuBegin::Restore {
             memory: GuestMemory::copy_on_write(open(&self.path("memory"))),
             devices: File::open(self.path("devices")).unwrap(),
         }
@@ -125,7 +126,10 @@ async fn memory_in_a_file_is_captured_without_a_copy() {
     let spec = world.spec("aaaaaaaaab05");
     let folder = tempfile::tempdir().unwrap();
     let memory = GuestMemory::in_file(&folder.path().join("memory"), spec.memory).unwrap();
-    let source = world.begin(&spec, Begin::Boot { memory }).await.unwrap();
+    let source = world
+        .begin(&spec, QemuBegin::Boot { memory })
+        .await
+        .unwrap();
     let mut source = greeted(source).await;
     source.machine.pause(DEADLINE).await.unwrap();
     let devices = File::create(folder.path().join("devices")).unwrap();
@@ -135,7 +139,7 @@ async fn memory_in_a_file_is_captured_without_a_copy() {
         .await
         .unwrap();
     source.machine.kill().await.unwrap();
-    let begin = Begin::Restore {
+    let begin = QemuBegin::Restore {
         memory: GuestMemory::copy_on_write(open(&folder.path().join("memory"))),
         devices: File::open(folder.path().join("devices")).unwrap(),
     };

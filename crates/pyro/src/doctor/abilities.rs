@@ -64,6 +64,7 @@ pub(super) fn of(engines: &[EngineFinding], jail: &[JailLayer]) -> Vec<EngineAbi
         .filter_map(|found| {
             let abilities = match found.engine {
                 EngineChoice::QemuKvm | EngineChoice::QemuTcg => qemu(jail),
+                EngineChoice::Firecracker => firecracker(jail),
                 // Stands for engines that could not be looked at.
                 EngineChoice::Auto => return None,
             };
@@ -87,12 +88,6 @@ pub(super) fn of(engines: &[EngineFinding], jail: &[JailLayer]) -> Vec<EngineAbi
 }
 
 fn qemu(jail: &[JailLayer]) -> Vec<Ability> {
-    let can = |name, reason: &str| Ability {
-        name,
-        available: true,
-        reason: reason.into(),
-    };
-    let cgroup = jail.iter().find(|layer| layer.name == CGROUP);
     vec![
         can(
             AbilityName::Network,
@@ -114,15 +109,61 @@ fn qemu(jail: &[JailLayer]) -> Vec<Ability> {
             AbilityName::MemoryGivenBack,
             "by machines that are started cold; QEMU would punch holes into the template that others share",
         ),
-        Ability {
-            name: AbilityName::ResourceLimits,
-            available: cgroup.is_some_and(|layer| layer.on),
-            reason: cgroup.map_or_else(
-                || "whether a cgroup can be had is not known".into(),
-                |layer| layer.reason.clone(),
-            ),
-        },
+        resource_limits(jail),
     ]
+}
+
+fn firecracker(jail: &[JailLayer]) -> Vec<Ability> {
+    vec![
+        cannot(
+            AbilityName::Network,
+            "it has no network without rights on the host",
+        ),
+        can(
+            AbilityName::Snapshots,
+            "memory, devices and disk, of a machine that runs on",
+        ),
+        can(
+            AbilityName::WarmStart,
+            "copies share the template's memory until they write to it",
+        ),
+        can(
+            AbilityName::Fork,
+            "children share the memory of the capture until they write to it",
+        ),
+        cannot(
+            AbilityName::MemoryGivenBack,
+            "its balloon takes memory only when it is told to",
+        ),
+        resource_limits(jail),
+    ]
+}
+
+fn can(name: AbilityName, reason: &str) -> Ability {
+    Ability {
+        name,
+        available: true,
+        reason: reason.into(),
+    }
+}
+
+fn cannot(name: AbilityName, reason: &str) -> Ability {
+    Ability {
+        available: false,
+        ..can(name, reason)
+    }
+}
+
+fn resource_limits(jail: &[JailLayer]) -> Ability {
+    let cgroup = jail.iter().find(|layer| layer.name == CGROUP);
+    Ability {
+        name: AbilityName::ResourceLimits,
+        available: cgroup.is_some_and(|layer| layer.on),
+        reason: cgroup.map_or_else(
+            || "whether a cgroup can be had is not known".into(),
+            |layer| layer.reason.clone(),
+        ),
+    }
 }
 
 /// Name of the layer of the jail that bounds what a machine takes.
@@ -147,9 +188,10 @@ mod tests {
         let engines = [
             finding(EngineChoice::QemuKvm, false),
             finding(EngineChoice::QemuTcg, true),
+            finding(EngineChoice::Firecracker, true),
         ];
         let found = of(&engines, &[]);
-        assert_eq!(found.len(), 2);
+        assert_eq!(found.len(), 3);
         assert!(found[0].abilities.iter().all(|one| !one.available));
         assert!(found[0].abilities[0].reason.contains("it was tried"));
         let names = |index: usize| -> Vec<_> {
@@ -157,6 +199,7 @@ mod tests {
             abilities.abilities.iter().map(|one| one.name).collect()
         };
         assert_eq!(names(0), names(1));
+        assert_eq!(names(1), names(2));
         assert!(found[1].abilities[0].available);
         assert_eq!(of(&[finding(EngineChoice::Auto, false)], &[]), []);
     }
@@ -182,7 +225,7 @@ mod tests {
 
     #[test]
     fn words_and_json_agree() {
-        for one in qemu(&[]) {
+        for one in qemu(&[]).into_iter().chain(firecracker(&[])) {
             assert_eq!(serde_json::to_value(one.name).unwrap(), one.name.as_str());
         }
     }

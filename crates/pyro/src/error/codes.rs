@@ -6,7 +6,8 @@ use pyro_image::layers::LayerError;
 use pyro_image::policy::PolicyViolation;
 use pyro_image::publish::PublishError;
 use pyro_image::{
-    BlobError, CatalogError, DiskError, HostError, KernelError, OciError, RecipeError, StoreError,
+    BlobError, CatalogError, DiskError, HostError, KernelError, OciError, RecipeError,
+    RuntimeError, StoreError,
 };
 use pyro_protocol::code::ErrorCode;
 
@@ -113,6 +114,20 @@ fn blob_code(error: &BlobError) -> ErrorCode {
         BlobError::TooLong { .. } | BlobError::TooShort { .. } | BlobError::WrongDigest { .. } => {
             ErrorCode::DigestMismatch
         }
+    }
+}
+
+pub(super) fn runtime_code(error: &RuntimeError) -> ErrorCode {
+    match error {
+        RuntimeError::Offline { .. } => ErrorCode::FailedPrecondition,
+        RuntimeError::Address { .. } => ErrorCode::InvalidArgument,
+        RuntimeError::Fetch(error) => oci_code(error),
+        RuntimeError::Archive { .. } | RuntimeError::Missing { .. } => ErrorCode::Unsupported,
+        RuntimeError::WrongDigest { .. } => ErrorCode::DigestMismatch,
+        RuntimeError::Locked { .. } => ErrorCode::Conflict,
+        RuntimeError::Disk(error) => disk_code(error),
+        // A kind that this crate does not know yet.
+        _ => ErrorCode::Internal,
     }
 }
 

@@ -24,6 +24,7 @@ pub(super) fn engine() -> EngineChoice {
     match std::env::var("PYRO_TEST_ENGINE").as_deref() {
         Ok("qemu-kvm") => EngineChoice::QemuKvm,
         Ok("qemu-tcg") => EngineChoice::QemuTcg,
+        Ok("firecracker") => EngineChoice::Firecracker,
         Ok(other) => panic!("no engine is called {other}"),
         Err(_) => EngineChoice::Auto,
     }
@@ -33,6 +34,7 @@ pub(super) fn engine() -> EngineChoice {
 pub(super) fn client(world: &World) -> Pyro {
     let mut settings = pyro(world).settings().clone();
     settings.engine = engine();
+    settings.firecracker = std::env::var_os("PYRO_FIRECRACKER").map(Into::into);
     Pyro::new(settings)
 }
 

@@ -1,0 +1,272 @@
+//! From a specification to the requests that configure Firecracker.
+//!
+//! Owns the kernel arguments, the names of files in Firecracker's directory and the order of disks. Never opens anything.
+
+use super::api::{
+    Action, BalloonConfig, BootSource, CacheType, DirtyPages, DriveConfig, EntropyConfig, FileName,
+    HugePages, IoEngine, MachineConfig, MemoryBackend, MemoryBackendType, RateLimiter,
+    SnapshotLoad, VsockConfig,
+};
+use crate::machine::StartError;
+use crate::spec::{Access, Disk, KernelArgument, MachineSpec, Network};
+
+/// The guest's address on its vsock, the same in every machine: each has a socket of its own on the host.
+pub const GUEST_CID: u32 = 3;
+
+/// Most disks of one machine. Every virtio device takes one of 19 interrupt lines (Firecracker 1.12); the vsock, the
+/// balloon, the source of random numbers and the generation counter take four.
+pub const MAX_DRIVES: usize = 14;
+
+/// The engine's name in errors.
+const ENGINE: &str = "Firecracker";
+
+/// Kernel arguments for every guest. `reboot=k` is the one way to end that Firecracker knows: a reset by the keyboard
+/// controller; `panic=-1` makes a panic a reboot. Without the `i8042` ones the kernel looks half a second for a mouse.
+/// Devices are found through ACPI, which a distribution's kernel needs, so neither `pci=off` nor `acpi=off`. What the rest
+/// is for stands beside QEMU's.
+const KERNEL_ARGUMENTS: &[&str] = &[
+    "console=ttyS0",
+    "8250.nr_uarts=1",
+    "quiet",
+    "loglevel=4",
+    "panic=-1",
+    "reboot=k",
+    "i8042.noaux",
+    "i8042.nomux",
+    "i8042.dumbkbd",
+    "cryptomgr.notests",
+    "MALLOC_TRIM_THRESHOLD_=1048576",
+];
+
+/// The word that tells the guest's agent the ids of the disks in the order of their devices.
+const DISKS_ARGUMENT: &str = "pyro.disks";
+
+/// Names in Firecracker's directory. A snapshot keeps those of the disks and of the vsock, so they never change.
+pub(super) mod name {
+    pub(in crate::firecracker) const API: &str = "api.sock";
+    pub(in crate::firecracker) const VSOCK: &str = "v.sock";
+    pub(in crate::firecracker) const LOG: &str = "log";
+    pub(in crate::firecracker) const KERNEL: &str = "kernel";
+    pub(in crate::firecracker) const INITRD: &str = "initrd";
+    pub(in crate::firecracker) const LOAD_STATE: &str = "load-state";
+    pub(in crate::firecracker) const LOAD_MEMORY: &str = "load-memory";
+    pub(in crate::firecracker) const SAVE_STATE: &str = "save-state";
+    pub(in crate::firecracker) const SAVE_MEMORY: &str = "save-memory";
+}
+
+/// What can be chosen beside the specification.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Choices {
+    pub(super) dirty_pages: DirtyPages,
+    pub(super) disk_rate: Option<RateLimiter>,
+}
+
+/// Refuses what Firecracker lacks.
+pub(super) fn check(spec: &MachineSpec) -> Result<(), StartError> {
+    spec.check()?;
+    if spec.network == Network::User {
+        return Err(StartError::Unsupported {
+            engine: ENGINE,
+            feature: "a network without rights on the host",
+            hint: "use QEMU for machines with a network",
+        });
+    }
+    if spec.disks.len() > MAX_DRIVES {
+        return Err(StartError::Unsupported {
+            engine: ENGINE,
+            feature: "that many disks",
+            hint: "use QEMU for machines with more than 14 disks",
+        });
+    }
+    Ok(())
+}
+
+/// The requests that come before the guest's first instruction, in their order.
+pub(super) fn boot_requests(spec: &MachineSpec, choices: Choices) -> Vec<Action> {
+    let mut requests = vec![
+        Action::Machine(MachineConfig {
+            vcpu_count: spec.vcpus.get(),
+            mem_size_mib: spec.memory.get(),
+            smt: false,
+            track_dirty_pages: choices.dirty_pages == DirtyPages::Tracked,
+            huge_pages: HugePages::None,
+        }),
+        Action::Boot(BootSource {
+            kernel_image_path: known(name::KERNEL),
+            initrd_path: known(name::INITRD),
+            boot_args: kernel_command_line(spec),
+        }),
+    ];
+    requests.extend(
+        spec.disks
+            .iter()
+            .enumerate()
+            .map(|(index, disk)| drive(index, disk, choices.disk_rate)),
+    );
+    requests.extend([
+        Action::Balloon(BalloonConfig {
+            amount_mib: 0,
+            deflate_on_oom: true,
+            stats_polling_interval_s: 1,
+        }),
+        Action::Entropy(EntropyConfig::default()),
+        Action::Vsock(VsockConfig {
+            guest_cid: GUEST_CID,
+            uds_path: known(name::VSOCK),
+        }),
+    ]);
+    requests
+}
+
+/// The request that loads a snapshot. The machine stands afterwards.
+pub(super) fn load_request(dirty_pages: DirtyPages) -> Action {
+    Action::SnapshotLoad(SnapshotLoad {
+        snapshot_path: known(name::LOAD_STATE),
+        mem_backend: MemoryBackend {
+            backend_type: MemoryBackendType::File,
+            backend_path: known(name::LOAD_MEMORY),
+        },
+        enable_diff_snapshots: dirty_pages == DirtyPages::Tracked,
+        resume_vm: false,
+    })
+}
+
+/// The name of a disk's file.
+pub(super) fn disk_name(disk: &Disk) -> FileName {
+    known(&format!("disk-{}", disk.id))
+}
+
+/// A name of ours as a file name.
+pub(super) fn known(name: &str) -> FileName {
+    FileName::new(name).expect("our names and disk ids are of the allowed characters")
+}
+
+fn drive(index: usize, disk: &Disk, rate_limiter: Option<RateLimiter>) -> Action {
+    Action::Drive(DriveConfig {
+        drive_id: format!("disk{index}"),
+        path_on_host: disk_name(disk),
+        is_root_device: false,
+        is_read_only: disk.access == Access::ReadOnly,
+        // The guest's flushes end in the host's page cache: that outlives Firecracker, and these disks need not outlive
+        // a crash of the host.
+        cache_type: CacheType::Unsafe,
+        io_engine: IoEngine::Sync,
+        rate_limiter,
+    })
+}
+
+fn kernel_command_line(spec: &MachineSpec) -> String {
+    let mut words: Vec<String> = KERNEL_ARGUMENTS.iter().map(ToString::to_string).collect();
+    if !spec.disks.is_empty() {
+        let ids: Vec<&str> = spec.disks.iter().map(|disk| disk.id.as_str()).collect();
+        words.push(format!("{DISKS_ARGUMENT}={}", ids.join(",")));
+    }
+    words.extend(
+        spec.cmdline
+            .iter()
+            .map(KernelArgument::as_str)
+            .map(str::to_owned),
+    );
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::firecracker::api::TokenBucket;
+    use crate::spec::{DiskId, FreedMemory, MachineId, MemoryMib, Vcpus};
+    use std::fmt::Write;
+
+    fn spec(disks: &[&str]) -> MachineSpec {
+        let disk = |(index, id): (usize, &&str)| Disk {
+            id: DiskId::new(*id).unwrap(),
+            path: "/secret,path".into(),
+            access: if index == 0 {
+                Access::ReadOnly
+            } else {
+                Access::ReadWrite
+            },
+        };
+        MachineSpec {
+            id: MachineId::new("0123456789ab").unwrap(),
+            vcpus: Vcpus::new(2).unwrap(),
+            memory: MemoryMib::new(512).unwrap(),
+            kernel: "/secret/kernel".into(),
+            initramfs: "/secret/initramfs".into(),
+            cmdline: vec![KernelArgument::new("pyro.root=root").unwrap()],
+            disks: disks.iter().enumerate().map(disk).collect(),
+            network: Network::Off,
+            freed_memory: FreedMemory::Kept,
+        }
+    }
+
+    fn text(requests: &[Action]) -> String {
+        let mut text = String::new();
+        for request in requests {
+            let body = request.body().unwrap_or_default();
+            writeln!(text, "{}\n  {body}", request.name()).unwrap();
+        }
+        assert!(!text.contains("secret"), "no path may reach Firecracker");
+        text
+    }
+
+    #[test]
+    fn with_two_disks() {
+        let choices = Choices {
+            dirty_pages: DirtyPages::Untracked,
+            disk_rate: None,
+        };
+        insta::assert_snapshot!(text(&boot_requests(&spec(&["root", "upper"]), choices)));
+    }
+
+    #[test]
+    fn without_disks_and_with_noted_pages() {
+        let choices = Choices {
+            dirty_pages: DirtyPages::Tracked,
+            disk_rate: None,
+        };
+        insta::assert_snapshot!(text(&boot_requests(&spec(&[]), choices)));
+        insta::assert_snapshot!(text(&[load_request(DirtyPages::Tracked)]));
+    }
+
+    #[test]
+    fn a_bound_holds_for_every_disk() {
+        let disk_rate = Some(RateLimiter {
+            bandwidth: None,
+            ops: Some(TokenBucket {
+                size: 100,
+                one_time_burst: None,
+                refill_time: 1_000,
+            }),
+        });
+        let choices = Choices {
+            dirty_pages: DirtyPages::Untracked,
+            disk_rate,
+        };
+        let requests = boot_requests(&spec(&["a", "b"]), choices);
+        let bounded = requests.iter().filter(
+            |request| matches!(request, Action::Drive(drive) if drive.rate_limiter == disk_rate),
+        );
+        assert_eq!(bounded.count(), 2);
+    }
+
+    #[test]
+    fn what_it_lacks_is_refused() {
+        let mut spec = spec(&["root"]);
+        assert!(check(&spec).is_ok());
+        spec.network = Network::User;
+        let error = check(&spec).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "Firecracker does not support a network without rights on the host"
+        );
+        assert!(error.hint().unwrap().contains("QEMU"));
+        let ids: Vec<String> = (0..=MAX_DRIVES).map(|index| index.to_string()).collect();
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        assert!(matches!(
+            check(&self::spec(&ids)),
+            Err(StartError::Unsupported { .. })
+        ));
+        assert!(check(&self::spec(&ids[1..])).is_ok());
+    }
+}

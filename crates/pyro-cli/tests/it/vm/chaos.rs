@@ -63,14 +63,14 @@ async fn whoever_is_killed_whenever_nothing_is_left() {
         let since = now.duration_since(std::time::UNIX_EPOCH).unwrap();
         u64::from(since.subsec_nanos())
     });
-    println!("PYRO_CHAOS_SEED={seed}");
+    tell(format_args!("PYRO_CHAOS_SEED={seed}"));
     let mut random = Random(seed);
     let mut scene = Scene::new();
     let mut usual = Vec::new();
     for operation in Operation::ALL {
         usual.push(scene.undisturbed(operation).await);
     }
-    println!("usual: {usual:?}");
+    tell(format_args!("usual: {usual:?}"));
     let first = random.below(Operation::ALL.len() * VICTIMS.len());
     let offset = random.fraction();
     for round in 0..rounds {
@@ -79,13 +79,14 @@ async fn whoever_is_killed_whenever_nothing_is_left() {
         let operation = pair % Operation::ALL.len();
         let victim = VICTIMS[pair / Operation::ALL.len()];
         // Multiples of the golden ratio spread evenly, however many there are.
-        let part = (offset + round as f64 * 0.618_034).fract();
+        let turn = f64::from(u32::try_from(round).expect("not so many rounds"));
+        let part = (offset + turn * 0.618_034).fract();
         let moment = usual[operation].mul_f64(part * BEYOND);
         let story = format!(
             "round {round}: {:?}, {victim:?} killed after {moment:?}",
             Operation::ALL[operation]
         );
-        println!("{story}");
+        tell(format_args!("{story}"));
         scene
             .round(
                 round,
@@ -184,7 +185,7 @@ impl Scene {
             let done = done.unwrap_or_else(|| client.report());
             let mut told = vec![done];
             told.extend(client.check());
-            println!("  {told:?}");
+            tell(format_args!("  {told:?}"));
             for report in told {
                 match report {
                     Report::Done | Report::Works => {}
@@ -248,7 +249,7 @@ impl Scene {
             machine.stop(false).await.unwrap();
             count += 1;
         }
-        println!("{count} snapshots are whole");
+        tell(format_args!("{count} snapshots are whole"));
         for template in self.pyro.list_templates().await.unwrap() {
             assert_eq!(template.reason, None, "{template:?}");
         }
@@ -285,6 +286,15 @@ fn says_why(victim: Victim, why: &str) -> bool {
     }
 }
 
+/// Says what a failed run is repeated with; the runner shows it then.
+#[expect(
+    clippy::print_stdout,
+    reason = "the runner keeps what a test says for its failure"
+)]
+fn tell(line: std::fmt::Arguments<'_>) {
+    println!("{line}");
+}
+
 fn number(variable: &str) -> Option<u64> {
     let value = std::env::var(variable).ok()?;
     Some(value.parse().expect("a number"))
@@ -306,7 +316,8 @@ impl Random {
     }
 
     fn fraction(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+        let high = u32::try_from(self.next() >> 32).expect("half of it");
+        f64::from(high) / (f64::from(u32::MAX) + 1.0)
     }
 }
 

@@ -108,7 +108,7 @@ async fn a_snapshot_that_does_not_fit_is_refused_and_the_machine_runs_on() {
             "{free} bytes free: {told}: {hint:?}"
         );
         fs::remove_file(filler).unwrap();
-        assert_eq!(names(&disk), [kept.clone()]);
+        assert_eq!(names(&disk), std::slice::from_ref(&kept));
         writes(&mut source).await;
     }
     source.stop(true).await.unwrap();

@@ -311,7 +311,9 @@ impl Pyro {
             },
         };
         if report.chosen.is_none() {
-            let hint = report.engines.iter().find_map(|found| found.hint.clone());
+            // Of the last one, which works everywhere.
+            let mut hints = report.engines.iter().rev();
+            let hint = hints.find_map(|found| found.hint.clone());
             issues.push(Issue {
                 fatal: true,
                 code: ErrorCode::HostUnavailable,

@@ -15,7 +15,7 @@ fn a_good_host_passes_and_says_why_each_engine_was_taken_or_not() {
     assert_eq!(report["runtime_ok"], true);
     assert_eq!(report["platform"], "linux-x86_64");
     let engines = report["runtime"]["engines"].as_array().unwrap();
-    assert_eq!(engines.len(), 2);
+    assert_eq!(engines.len(), 3);
     for engine in engines {
         assert!(!engine["reason"].as_str().unwrap().is_empty());
         assert!(engine["elapsed_ms"].as_u64().unwrap() < 3000, "{engine}");
@@ -30,7 +30,7 @@ fn a_good_host_passes_and_says_why_each_engine_was_taken_or_not() {
             assert!(!ability["reason"].as_str().unwrap().is_empty());
         }
     }
-    let tcg = &engines[1];
+    let tcg = &engines[2];
     assert_eq!(
         (&tcg["engine"], &tcg["usable"]),
         (&"qemu-tcg".into(), &true.into())

@@ -1,7 +1,7 @@
 //! Firecracker as the engine: where it is, how it is configured, how it is spoken to.
 //!
 //! Owns everything that is particular to Firecracker. Never decides whether to use it, and never starts its jailer: the
-//! confinement is [`crate::jail`], for reasons that `docs/design/firecracker.md` tells.
+//! confinement is `crate::jail`, for reasons that `docs/design/firecracker.md` tells.
 
 mod api;
 mod config;

@@ -1,7 +1,7 @@
 //! The guest's memory: a file that the engine maps.
 //!
 //! Owns the making of such files and how the engine maps one. Never reads what a guest wrote, except to copy it whole
-//! ([`RunningMachine::copy_memory`](crate::RunningMachine::copy_memory)).
+//! ([`RunningMachine::save`](crate::RunningMachine::save)).
 
 mod capture;
 

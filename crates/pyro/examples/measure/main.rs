@@ -72,7 +72,11 @@ async fn boots(pyro: &Pyro, count: usize) {
     let mut mounts = Vec::new();
     let mut link = Vec::new();
     for _ in 0..count {
-        let machine = started(pyro).await;
+        let options = MachineOptions {
+            cold: true,
+            ..MachineOptions::default()
+        };
+        let machine = ordered(pyro, &options).await;
         let ready = machine.ready().unwrap().clone();
         machine.stop(false).await.unwrap();
         let guest = ready.guest_boot;
@@ -336,8 +340,12 @@ async fn started_with(pyro: &Pyro, vcpu_count: u8) -> Machine {
         vcpu_count,
         ..MachineOptions::default()
     };
+    ordered(pyro, &options).await
+}
+
+async fn ordered(pyro: &Pyro, options: &MachineOptions) -> Machine {
     let mut machine = pyro
-        .order_machine(ENVIRONMENT, &options, &pyro::progress::ignore())
+        .order_machine(ENVIRONMENT, options, &pyro::progress::ignore())
         .await
         .unwrap();
     machine.wait_ready(|_| {}).await.unwrap();

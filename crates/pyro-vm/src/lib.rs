@@ -15,6 +15,7 @@ mod engine;
 mod files;
 pub mod firecracker;
 mod jail;
+mod kernel_arguments;
 pub mod machine;
 pub mod memory;
 pub mod probe;

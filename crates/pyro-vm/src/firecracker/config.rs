@@ -7,6 +7,7 @@ use super::api::{
     HugePages, IoEngine, MachineConfig, MemoryBackend, MemoryBackendType, RateLimiter,
     SnapshotLoad, VsockConfig,
 };
+use crate::kernel_arguments;
 use crate::machine::StartError;
 use crate::spec::{Access, Disk, KernelArgument, MachineSpec, Network};
 
@@ -20,22 +21,15 @@ pub const MAX_DRIVES: usize = 14;
 /// The engine's name in errors.
 const ENGINE: &str = "Firecracker";
 
-/// Kernel arguments for every guest. `reboot=k` is the one way to end that Firecracker knows: a reset by the keyboard
-/// controller; `panic=-1` makes a panic a reboot. Without the `i8042` ones the kernel looks half a second for a mouse.
-/// Devices are found through ACPI, which a distribution's kernel needs, so neither `pci=off` nor `acpi=off`. What the rest
-/// is for stands beside QEMU's.
+/// Kernel arguments of this engine's guests. `reboot=k` is the one way to end that Firecracker knows: a reset by the keyboard
+/// controller. Without the `i8042` ones the kernel looks half a second for a mouse.
+/// Devices are found through ACPI, which a distribution's kernel needs, so neither `pci=off` nor `acpi=off`.
 const KERNEL_ARGUMENTS: &[&str] = &[
-    "console=ttyS0",
     "8250.nr_uarts=1",
-    "quiet",
-    "loglevel=4",
-    "panic=-1",
     "reboot=k",
     "i8042.noaux",
     "i8042.nomux",
     "i8042.dumbkbd",
-    "cryptomgr.notests",
-    "MALLOC_TRIM_THRESHOLD_=1048576",
 ];
 
 /// The word that tells the guest's agent the ids of the disks in the order of their devices.
@@ -156,7 +150,8 @@ fn drive(index: usize, disk: &Disk, rate_limiter: Option<RateLimiter>) -> Action
 }
 
 fn kernel_command_line(spec: &MachineSpec) -> String {
-    let mut words: Vec<String> = KERNEL_ARGUMENTS.iter().map(ToString::to_string).collect();
+    let ours = kernel_arguments::FOR_ALL.iter().chain(KERNEL_ARGUMENTS);
+    let mut words: Vec<String> = ours.map(ToString::to_string).collect();
     if !spec.disks.is_empty() {
         let ids: Vec<&str> = spec.disks.iter().map(|disk| disk.id.as_str()).collect();
         words.push(format!("{DISKS_ARGUMENT}={}", ids.join(",")));

@@ -4,6 +4,7 @@
 //! the process inherits, so no path reaches QEMU, least of all one that a guest had a say in.
 
 use super::Accelerator;
+use crate::kernel_arguments;
 use crate::memory::Mapping;
 use crate::spec::{Access, Disk, FreedMemory, MachineSpec, Network};
 use std::fmt::{Display, Write};
@@ -20,22 +21,10 @@ const MEMORY_MACHINE: &str = "suppress-vmdesc=on,memory-backend=memory";
 /// The name under which the guest finds the link among its virtio-serial ports.
 const LINK_PORT: &str = "org.pyro.agent.0";
 
-/// Kernel arguments for every guest. `reboot=t` makes a reboot a triple fault, which `-no-reboot` turns
-/// into the end of QEMU; `panic=-1` makes a panic a reboot. The self-tests of the kernel's cryptography
-/// take 0.3 s of an emulated boot. `earlyprintk` lets the kernel's unpacker speak, which otherwise hangs
-/// in silence on a damaged image; it costs no measurable time. What the kernel does not know it puts into
-/// the environment of the first process: the one for glibc's allocator makes it give memory back after
-/// large replies (3.1 MiB instead of 8.7 stay resident after one of 10 MB; glibc 2.36).
-const KERNEL_ARGUMENTS: &[&str] = &[
-    "console=ttyS0",
-    "quiet",
-    "loglevel=4",
-    "earlyprintk=ttyS0,115200",
-    "panic=-1",
-    "reboot=t",
-    "cryptomgr.notests",
-    "MALLOC_TRIM_THRESHOLD_=1048576",
-];
+/// Kernel arguments of this engine's guests. `reboot=t` makes a reboot a triple fault, which `-no-reboot` turns
+/// into the end of QEMU. `earlyprintk` lets the kernel's unpacker speak, which otherwise hangs
+/// in silence on a damaged image; it costs no measurable time.
+const KERNEL_ARGUMENTS: &[&str] = &["earlyprintk=ttyS0,115200", "reboot=t"];
 
 /// Kernel arguments under emulation. Without the first and the rate of the time stamp counter, about every fourth boot hung
 /// after "could not calculate TSC khz" (QEMU 7.2, Linux 6.1). The second leaves out waiting for timer interrupts that
@@ -214,7 +203,8 @@ fn kernel_command_line(
     accelerator: Accelerator,
     tsc_khz: Option<u32>,
 ) -> String {
-    let mut words: Vec<String> = KERNEL_ARGUMENTS.iter().map(|&word| word.into()).collect();
+    let ours = kernel_arguments::FOR_ALL.iter().chain(KERNEL_ARGUMENTS);
+    let mut words: Vec<String> = ours.map(|&word| word.into()).collect();
     if accelerator == Accelerator::Tcg {
         words.extend(EMULATED_KERNEL_ARGUMENTS.iter().map(|&word| word.into()));
         let khz = tsc_khz.unwrap_or(SOME_TSC_KHZ);

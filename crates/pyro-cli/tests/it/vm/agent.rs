@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use pyro_testing::World;
 use serde_json::{Value, json};
 
-use super::legacy::{ask, machine, machine_with};
+use super::legacy::{ask, machine};
 use super::world;
 
 fn wait(socket: &std::path::Path, started: &Value) -> Value {
@@ -178,16 +178,13 @@ fn a_shell_has_a_terminal_and_survives_its_streams() {
     );
 }
 
-/// The most that an idle agent holds, in bytes: what it reads and maps of its own program counts.
-const IDLE_BYTES: u64 = 4_608 * 1024;
-
 /// Waits until the agent holds no more memory than an idle one may: what it does at this moment
 /// may take more.
 fn idle_and_small(socket: &std::path::Path) {
     let give_up = Instant::now() + Duration::from_secs(30);
     loop {
         let agent = ask(socket, &json!({"action": "metrics"}))["agent"].clone();
-        if agent["rss_bytes"].as_u64().unwrap() < IDLE_BYTES {
+        if agent["rss_bytes"].as_u64().unwrap() < 4 * 1024 * 1024 {
             return;
         }
         assert!(Instant::now() < give_up, "{agent}");
@@ -197,8 +194,7 @@ fn idle_and_small(socket: &std::path::Path) {
 #[test]
 fn the_machine_tells_how_it_is_and_takes_a_new_name() {
     let world = world();
-    // A copy of a template has in memory what the agent did when the template was made.
-    let (_running, socket) = machine_with(&world, &["--cold"]);
+    let (_running, socket) = machine(&world);
     let metrics = ask(&socket, &json!({"action": "metrics"}));
     assert_eq!(metrics["cpu"]["count"], 1, "{metrics}");
     idle_and_small(&socket);

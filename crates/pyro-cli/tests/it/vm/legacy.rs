@@ -12,13 +12,12 @@ use super::world;
 
 /// A machine that stays up for a while, and its agent's socket.
 pub(super) fn machine(world: &World) -> (Running, std::path::PathBuf) {
-    machine_with(world, &[])
-}
-
-/// The same with more options of `pyro run`.
-pub(super) fn machine_with(world: &World, options: &[&str]) -> (Running, std::path::PathBuf) {
-    let options = [options, &["--timeout-seconds", "600", "--shell"]].concat();
-    let mut running = world.run(&options, &["echo up; exec sleep 600"]).start();
+    let mut running = world
+        .run(
+            &["--timeout-seconds", "600", "--shell"],
+            &["echo up; exec sleep 600"],
+        )
+        .start();
     assert_eq!(running.wait_for_stdout(), b"up\n");
     let machine = std::fs::read_dir(world.runtime())
         .unwrap()

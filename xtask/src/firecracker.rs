@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -31,6 +31,11 @@ const PROGRAMS: [(&str, &str); 2] = [
         "86622337f91df329cca72bb21cd1324fb8b6fa47931601d65ee4b2c72ef2cae5",
     ),
 ];
+
+/// Where [`ensure`] puts the engine's program.
+pub(crate) fn program(root: &Path) -> PathBuf {
+    root.join(DIRECTORY).join("firecracker")
+}
 
 /// Fetches both programs, unless they are there.
 pub(crate) fn ensure(root: &Path) -> Result<()> {

@@ -15,37 +15,108 @@ use crate::{ci, firecracker};
 /// Packages with such tests.
 const PACKAGES: &[&str] = &["--package", "pyro-cli", "--package", "pyro-vm"];
 
-/// The profile of `.config/nextest.toml` that chooses them.
+/// The profile of `.config/nextest.toml` for them, which chooses those that are run nowhere else.
 const PROFILE: &[&str] = &["--profile", "kvm"];
+
+/// What every engine must do alike. Without an order they run on the host's best engine, as part of all tests.
+const LIFECYCLE: &[&str] = &[
+    "--ignore-default-filter",
+    "--filterset",
+    "test(/^vm::lifecycle::/)",
+];
+
+/// The engines that need KVM, by the names that `PYRO_TEST_ENGINE` takes.
+const ENGINES: [&str; 2] = ["firecracker", "qemu-kvm"];
 
 /// Directories that tests use and that must not be seen through the lab's share of the host: holes of its files are read as zeros,
 /// one by one, and blank disks are nothing else.
 const FRESH: [&str; 1] = ["target/test-cache/blank"];
 
-/// Longest time of all tests together in the lab.
-const TIME_LIMIT: Duration = Duration::from_mins(30);
+/// Longest time of the tests of one engine, or of those that choose theirs, in the lab.
+const TIME_LIMIT: Duration = Duration::from_mins(40);
 
 /// Builds and runs the tests whose names contain one of `names`, or all. False if one failed.
 pub(crate) fn run(root: &Path, names: &[&str]) -> Result<bool> {
     firecracker::ensure(root)?;
     let nextest = ci::cargo_nextest(root)?;
-    let run = |options: &[&str]| {
-        let words = [&["nextest", "run"], PROFILE, options, names].concat();
-        let words = words.into_iter().map(str::to_owned);
-        std::iter::once(nextest.display().to_string())
-            .chain(words)
-            .collect::<Vec<_>>()
-    };
-    if kvm_works(root)? {
+    let lab = if kvm_works(root)? {
         println!("/dev/kvm works here: the tests run without a lab");
-        let command = run(PACKAGES);
-        let status = Command::new(&command[0])
-            .args(&command[1..])
-            .current_dir(root)
-            .status()?;
-        return Ok(status.success());
+        false
+    } else {
+        println!("/dev/kvm runs no guests here: the tests run in the lab, which emulates it");
+        true
+    };
+    let built = if lab {
+        list(root, &nextest)?
+    } else {
+        PACKAGES.iter().map(|&word| word.to_owned()).collect()
+    };
+    let mut passed = true;
+    for suite in suites(root) {
+        println!("==> {}", suite.name);
+        let start = Instant::now();
+        let command = suite.command(&nextest, &built, names);
+        passed &= if lab {
+            let options = Options {
+                time_limit: TIME_LIMIT,
+                fresh: FRESH.map(PathBuf::from).into(),
+                ..Options::of(command)
+            };
+            kvm_lab::run(root, &options)? == 0
+        } else {
+            let status = Command::new(&command[0])
+                .args(&command[1..])
+                .current_dir(root)
+                .status()?;
+            status.success()
+        };
+        println!("that took {:.0} s", start.elapsed().as_secs_f64());
     }
-    println!("/dev/kvm runs no guests here: the tests run in the lab, which emulates it");
+    Ok(passed)
+}
+
+/// Tests that run together, in one environment.
+struct Suite {
+    name: String,
+    environment: Vec<String>,
+    chosen: &'static [&'static str],
+}
+
+impl Suite {
+    fn command(&self, nextest: &Path, built: &[String], names: &[&str]) -> Vec<String> {
+        let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+        let parts: [Vec<String>; 7] = [
+            owned(&["env"]),
+            self.environment.clone(),
+            vec![nextest.display().to_string()],
+            owned(&["nextest", "run", "--no-tests", "pass"]),
+            owned(&[PROFILE, self.chosen].concat()),
+            built.to_owned(),
+            owned(names),
+        ];
+        parts.concat()
+    }
+}
+
+fn suites(root: &Path) -> Vec<Suite> {
+    let mut suites = vec![Suite {
+        name: "tests that choose their engine".to_owned(),
+        environment: Vec::new(),
+        chosen: &[],
+    }];
+    suites.extend(ENGINES.map(|engine| Suite {
+        name: format!("what every engine must do, on {engine}"),
+        environment: vec![
+            format!("PYRO_TEST_ENGINE={engine}"),
+            format!("PYRO_FIRECRACKER={}", firecracker::program(root).display()),
+        ],
+        chosen: LIFECYCLE,
+    }));
+    suites
+}
+
+/// Builds the tests and writes down what was built, in words that the test runner takes: it builds nothing in the lab.
+fn list(root: &Path, nextest: &Path) -> Result<Vec<String>> {
     let binaries = "target/kvm-lab/binaries.json";
     let metadata = "target/kvm-lab/metadata.json";
     let list = ["--list-type", "binaries-only", "--message-format", "json"];
@@ -56,26 +127,19 @@ pub(crate) fn run(root: &Path, names: &[&str]) -> Result<bool> {
         &list,
     ]
     .concat();
-    save(Command::new(&nextest).args(list), root, binaries)?;
+    save(Command::new(nextest).args(list), root, binaries)?;
     save(
-        Command::new("cargo").args(["metadata", "--format-version", "1", "--offline"]),
+        Command::new("cargo").args(["metadata", "--format-version", "1", "--locked"]),
         root,
         metadata,
     )?;
-    let options = Options {
-        time_limit: TIME_LIMIT,
-        fresh: FRESH.map(PathBuf::from).into(),
-        ..Options::of(run(&[
-            "--binaries-metadata",
-            binaries,
-            "--cargo-metadata",
-            metadata,
-        ]))
-    };
-    let start = Instant::now();
-    let code = kvm_lab::run(root, &options)?;
-    println!("the lab took {:.0} s", start.elapsed().as_secs_f64());
-    Ok(code == 0)
+    let words = [
+        "--binaries-metadata",
+        binaries,
+        "--cargo-metadata",
+        metadata,
+    ];
+    Ok(words.map(str::to_owned).into())
 }
 
 /// Keeps what a command prints in a file below `root`.

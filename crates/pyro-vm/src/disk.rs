@@ -4,9 +4,11 @@
 //! system that a guest wrote.
 
 mod clone;
+mod extents;
 
 pub(crate) use clone::copy_data;
 pub use clone::{CloneError, clone_sparse};
+pub(crate) use extents::{each_extent, punch_zeros};
 
 use rustix::io::Errno;
 use std::ffi::OsStr;

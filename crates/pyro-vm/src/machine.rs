@@ -8,7 +8,7 @@
 //! ```
 
 use crate::console::ConsoleLog;
-use crate::disk::copy_data;
+use crate::disk::{copy_data, punch_zeros};
 use crate::firecracker::{
     ApiError, FirecrackerMachine, FirecrackerMissing, SnapshotError, SnapshotKind, Vsock,
 };
@@ -223,7 +223,11 @@ async fn save_firecracker(
 ) -> Result<Saving, ControlError> {
     match machine.snapshot(SnapshotKind::Full, files, deadline).await {
         Err(SnapshotError::OtherFileSystem { .. }) => {}
-        done => return Ok(done.map(|()| Saving::DONE)?),
+        Err(error) => return Err(error.into()),
+        Ok(()) => {
+            let path = files.memory.clone();
+            return Ok(Saving::by(move || drop_zeros(&path)));
+        }
     }
     let beside = |name: &str| machine.directory().with_file_name(name);
     let own = SnapshotFiles {
@@ -231,21 +235,31 @@ async fn save_firecracker(
         memory: beside("saved-memory"),
     };
     machine.snapshot(SnapshotKind::Full, &own, deadline).await?;
-    let pairs = [
-        (own.devices, files.devices.clone()),
-        (own.memory, files.memory.clone()),
-    ];
+    let to = files.clone();
     Ok(Saving::by(move || {
-        let copied = pairs.iter().try_for_each(|(from, to)| {
+        let copy = |from: &Path, to: &Path| {
             let copied = File::open(from).and_then(|from| copy_data(&from, &memory::new_file(to)?));
             copied.map_err(unwritten(to))
-        });
-        for (from, _) in &pairs {
+        };
+        let copied = drop_zeros(&own.memory)
+            .and_then(|()| copy(&own.memory, &to.memory))
+            .and_then(|()| copy(&own.devices, &to.devices));
+        for from in [&own.memory, &own.devices] {
             // What cannot be removed goes with the machine's directory.
             let _ = std::fs::remove_file(from);
         }
         copied
     }))
+}
+
+/// Firecracker writes all of the memory, touched or not.
+fn drop_zeros(memory: &Path) -> Result<(), ControlError> {
+    File::options()
+        .read(true)
+        .write(true)
+        .open(memory)
+        .and_then(|file| punch_zeros(&file))
+        .map_err(unwritten(memory))
 }
 
 async fn save_qemu(

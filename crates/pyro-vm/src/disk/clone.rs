@@ -3,8 +3,8 @@
 //! Owns the choice between sharing blocks and copying data. Blocks the calling thread for as long as the copy takes; with a
 //! file system that shares blocks (btrfs, xfs) that is no time at all.
 
-use super::is_full;
-use rustix::fs::{SeekFrom, copy_file_range, ftruncate, ioctl_ficlone, seek};
+use super::{each_extent, is_full};
+use rustix::fs::{copy_file_range, ftruncate, ioctl_ficlone};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -98,17 +98,9 @@ fn failed(target: &Path, source: io::Error) -> CloneError {
 pub(crate) fn copy_data(from: &File, to: &File) -> io::Result<()> {
     let length = from.metadata()?.len();
     ftruncate(to, length)?;
-    let mut position = 0;
-    loop {
-        let start = match seek(from, SeekFrom::Data(position)) {
-            Ok(start) => start,
-            // No data behind the position.
-            Err(Errno::NXIO) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
-        position = seek(from, SeekFrom::Hole(start))?;
-        copy_extent(from, to, start, position)?;
-    }
+    each_extent(from, |extent| {
+        copy_extent(from, to, extent.start, extent.end)
+    })
 }
 
 fn copy_extent(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {

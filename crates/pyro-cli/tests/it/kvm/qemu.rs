@@ -1,6 +1,6 @@
 //! QEMU with KVM runs machines, and `auto` takes it.
 
-use super::world_with_kvm;
+use super::{told_of_kvm, world_with_kvm};
 
 #[test]
 fn doctor_finds_kvm_usable_and_auto_takes_it() {
@@ -8,8 +8,7 @@ fn doctor_finds_kvm_usable_and_auto_takes_it() {
     let finished = world.pyro(&["doctor", "--json"]).run();
     assert_eq!(finished.code(), 0, "{}", finished.stdout_text());
     let report = finished.json();
-    let kvm = &report["runtime"]["engines"][0];
-    assert_eq!(kvm["engine"], "qemu-kvm");
+    let kvm = told_of_kvm(&report);
     assert_eq!(kvm["usable"], true, "{kvm}");
     assert_eq!(report["runtime"]["engine"], "qemu-kvm");
 }

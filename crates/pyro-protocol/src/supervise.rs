@@ -106,6 +106,12 @@ impl EngineChoice {
             Self::Firecracker => "firecracker",
         }
     }
+
+    /// The choice that is written so.
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [Self::Auto, Self::QemuKvm, Self::QemuTcg, Self::Firecracker];
+        all.into_iter().find(|choice| choice.as_str() == name)
+    }
 }
 
 /// What a machine is for.
@@ -290,6 +296,8 @@ pub enum ControlRequest {
     Pause,
     /// Let a paused guest run on, with the right time.
     Resume,
+    /// Let the machine live on without its owner, as [`Lease::Detached`] does from the beginning.
+    Detach,
     /// Make a snapshot of the machine, which runs on.
     Snapshot {
         /// Where: a directory that does not exist, in one of this user's.

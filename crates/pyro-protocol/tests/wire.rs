@@ -288,6 +288,7 @@ fn the_supervisors_messages() {
         json("stop", &ControlRequest::Stop { orderly: true }),
         json("pause", &ControlRequest::Pause),
         json("resume", &ControlRequest::Resume),
+        json("detach", &ControlRequest::Detach),
         json(
             "snapshot",
             &ControlRequest::Snapshot {
@@ -297,6 +298,7 @@ fn the_supervisors_messages() {
         ),
         json("paused", &ControlReply::Paused),
         json("resumed", &ControlReply::Resumed),
+        json("detached", &ControlReply::Detached),
         json(
             "snapshot made",
             &ControlReply::Snapshot(SnapshotMade {

@@ -88,7 +88,8 @@ impl MachineDir {
         &self.path
     }
 
-    /// Writes the journal so that a crash leaves the old one or the new one.
+    /// Writes the journal so that a kill leaves the old one or the new one. Nothing waits for the disk: what a journal names does
+    /// not outlive a crash of the host, and a directory with half of one is cleared as well.
     pub(crate) fn write(&self, journal: &Journal) -> io::Result<()> {
         let temporary = self.path.join("machine.json.new");
         let mut file = OpenOptions::new()
@@ -98,7 +99,6 @@ impl MachineDir {
             .mode(0o600)
             .open(&temporary)?;
         file.write_all(&serde_json::to_vec_pretty(journal)?)?;
-        file.sync_data()?;
         fs::rename(temporary, self.path.join(JOURNAL_FILE))
     }
 

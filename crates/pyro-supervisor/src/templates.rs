@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pyro_protocol::supervise::{TemplateListing, TemplatesOrder, TemplatesReport};
-use pyro_vm::snapshot::{Durability, Facts, Snapshot, SnapshotError};
+use pyro_vm::snapshot::{Description, Durability, Facts, Snapshot, SnapshotError, discard};
 use rustix::fs::{FlockOperation, flock};
 use tokio::time::{Instant, sleep};
 
@@ -25,6 +25,9 @@ use crate::machine::Note;
 
 /// Time between two looks whether another machine has made the template.
 const LOCK_POLL: Duration = Duration::from_millis(5);
+
+/// How long machines that are about to go on from a template may take to open its files.
+const REMOVE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How the names begin of the files that are locked.
 const MAKING: &str = ".making-";
@@ -90,11 +93,18 @@ impl Templates {
                 let _ = touch(&path);
                 Some(found)
             }
-            Err(SnapshotError::Missing { .. }) if !path.exists() => None,
-            Err(_) => {
+            Err(
+                SnapshotError::Damaged { .. }
+                | SnapshotError::Mismatch { .. }
+                | SnapshotError::Untrusted { .. }
+                | SnapshotError::Missing { .. },
+            ) => {
+                // What is not there, or is being removed, needs no removing.
                 let _ = self.remove(key);
                 None
             }
+            // It may be in order, and cannot be looked at now.
+            Err(_) => None,
         }
     }
 
@@ -182,38 +192,49 @@ impl Templates {
     fn listing(&self, key: String) -> Option<TemplateListing> {
         let path = self.directory.join(&key);
         let metadata = fs::metadata(&path).ok().filter(fs::Metadata::is_dir)?;
-        let opened = Snapshot::open(&path);
-        let (snapshot, reason) = match &opened {
-            Ok(snapshot) => (Some(snapshot), engine_changed(snapshot)),
+        let read = Description::read(&path);
+        let (found, reason) = match &read {
+            Ok(found) => (Some(found), engine_changed(found)),
             Err(error) => (None, Some(error.to_string())),
         };
-        let note = snapshot
-            .and_then(|found| serde_json::from_value::<Note>(found.attached().clone()).ok());
+        let note =
+            found.and_then(|found| serde_json::from_value::<Note>(found.attached().clone()).ok());
         Some(TemplateListing {
             environment: note.and_then(|note| note.environment),
-            root_digest: snapshot.map(|found| found.facts().origin().root.clone()),
-            kernel_digest: snapshot.map(|found| found.facts().origin().kernel.clone()),
-            initramfs: snapshot.map(|found| found.facts().origin().initramfs.clone()),
-            network: snapshot.map(|found| found.facts().has_network()),
-            engine: snapshot.map(|found| found.facts().engine().to_owned()),
-            vcpu_count: snapshot.map(|found| found.facts().vcpus()),
-            mem_mib: snapshot.map(|found| found.facts().memory_mib()),
+            root_digest: found.map(|found| found.facts().origin().root.clone()),
+            kernel_digest: found.map(|found| found.facts().origin().kernel.clone()),
+            initramfs: found.map(|found| found.facts().origin().initramfs.clone()),
+            network: found.map(|found| found.facts().has_network()),
+            engine: found.map(|found| found.facts().engine().to_owned()),
+            vcpu_count: found.map(|found| found.facts().vcpus()),
+            mem_mib: found.map(|found| found.facts().memory_mib()),
             bytes: size_of(&path),
-            created_at: snapshot.map(Snapshot::created_at),
+            created_at: found.map(Description::created_at),
             used_at: metadata.modified().map_or(0, seconds),
             reason,
             key,
         })
     }
 
-    /// Removes a template. Machines that go on from it are not disturbed.
+    /// Removes a template. Waits for machines that are about to go on from it; those that do already are not disturbed.
+    /// Blocks the calling thread.
     pub(crate) fn remove(&self, key: &str) -> io::Result<()> {
         // Out of the way first: half of one must not be found.
         let doomed = self
             .directory
             .join(format!("{REMOVED}{key}-{}", std::process::id()));
-        fs::rename(self.directory.join(key), &doomed)?;
-        fs::remove_dir_all(doomed)
+        let until = Instant::now() + REMOVE_DEADLINE;
+        loop {
+            match discard(&self.directory.join(key), &doomed) {
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < until =>
+                {
+                    std::thread::sleep(LOCK_POLL);
+                }
+                Err(error) => return Err(error),
+                Ok(()) => return fs::remove_dir_all(doomed),
+            }
+        }
     }
 }
 
@@ -228,8 +249,8 @@ fn remove_if_free(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn engine_changed(snapshot: &Snapshot) -> Option<String> {
-    (!snapshot.facts().has_its_engine())
+fn engine_changed(found: &Description) -> Option<String> {
+    (!found.facts().has_its_engine())
         .then(|| "the engine's program is gone or another one now".to_owned())
 }
 

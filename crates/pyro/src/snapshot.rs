@@ -19,11 +19,11 @@ use crate::error::Error;
 use crate::machine::{Machine, MachineOptions};
 use crate::{ProgressSink, Pyro};
 
-/// Longest time for a supervisor to pause a machine or let it run on.
+/// Longest time for a supervisor to pause a machine, let it run on, or live on.
 const PAUSE_DEADLINE: Duration = Duration::from_secs(45);
 
-/// Longest time for a snapshot, whose size is that of the memory in use, on a slow disk.
-const SNAPSHOT_DEADLINE: Duration = Duration::from_mins(10);
+/// Longest time for a snapshot: more than the supervisor gives itself for the largest machine on a slow disk.
+const SNAPSHOT_DEADLINE: Duration = Duration::from_hours(2);
 
 /// Most children of one fork.
 pub const MAX_CHILDREN: usize = 64;
@@ -95,6 +95,13 @@ impl Machine {
     /// snapshot is on the disk; when it fails, nothing of it is left.
     pub async fn snapshot(&mut self, directory: &Path) -> Result<SnapshotMade, Error> {
         self.capture(directory, false).await
+    }
+
+    /// Lets the machine live on without this process, until it is stopped or its time is up.
+    pub async fn detach(&mut self) -> Result<(), Error> {
+        self.control(&ControlRequest::Detach, PAUSE_DEADLINE)
+            .await
+            .map(drop)
     }
 
     async fn capture(&mut self, directory: &Path, passing: bool) -> Result<SnapshotMade, Error> {
@@ -205,7 +212,8 @@ impl Pyro {
         let made = source.capture(&directory, true).await?;
         let child_options = MachineOptions {
             ttl: options.ttl,
-            lease: options.lease,
+            // Until all are there they end with us.
+            lease: Lease::Owner,
             ..machine_options
         };
         let snapshot = Parent {
@@ -226,14 +234,26 @@ impl Pyro {
         }
         // Whoever goes on from it has its files open.
         let _ = std::fs::remove_dir_all(&snapshot.directory);
+        let whole = options.mode == ForkMode::EachByItself || children.iter().all(Result::is_ok);
+        if whole && options.lease == Lease::Detached {
+            for child in &mut children {
+                if let Ok(machine) = child
+                    && let Err(error) = machine.detach().await
+                {
+                    *child = Err(error);
+                }
+            }
+        }
         if options.mode == ForkMode::AllOrNothing
             && let Some(at) = children.iter().position(Result::is_err)
         {
             let failed = children.swap_remove(at);
-            for child in children.into_iter().flatten() {
-                // It is thrown away; its supervisor cleans up even if this cannot be waited for.
-                let _ = child.stop(false).await;
-            }
+            let ends = children
+                .into_iter()
+                .flatten()
+                .map(|child| child.stop(false));
+            // They are thrown away; their supervisors clean up even if this cannot be waited for.
+            let _ = futures_util::future::join_all(ends).await;
             return Err(failed.expect_err("it was found as one that failed"));
         }
         Ok(Forked {

@@ -67,6 +67,8 @@ impl StartKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "reply")]
 pub enum ControlReply {
+    /// The machine lives on without its owner.
+    Detached,
     /// The guest stands still.
     Paused,
     /// It runs.

@@ -22,24 +22,19 @@ use crate::diagnosis::{failure, guest_failure};
 /// How long the VMM may take to answer on its control connection.
 const VMM_READY_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How long the VMM may take to let the guest run.
-const RESUME_DEADLINE: Duration = Duration::from_secs(5);
-
 /// Where an engine has files of its own, in the machine's directory.
 const ENGINE_DIR: &str = "engine";
 
 /// Which agent is awaited.
 pub(super) enum Awaited {
-    /// One that is being booted, for a machine that is used.
+    /// One that is being booted.
     Booting,
-    /// One that is being booted, for a template: what it is given every copy of it gets anew.
-    Template,
     /// One that goes on, and what it told when it had booted.
     Restored(Told),
 }
 
 impl Starting {
-    /// The last phase: the machine runs from what it begins with.
+    /// Runs the machine from what it begins with.
     pub(super) async fn begin_to_run(&mut self, order: &MachineOrder) -> Result<(), Box<Failure>> {
         let freed_memory = self.origin.freed_memory(order);
         let spec = spec::machine(order, &self.id, &self.upper(), freed_memory)
@@ -48,7 +43,9 @@ impl Starting {
             None => (Begin::Boot { memory: None }, Awaited::Booting),
             Some((snapshot, told)) => (Begin::Restore(snapshot.files()), Awaited::Restored(told)),
         };
-        self.bring_up(order, &spec, begin, awaited).await
+        self.bring_up(order, &spec, begin, awaited).await?;
+        self.origin.release();
+        Ok(())
     }
 
     /// Starts a VMM and waits for its guest's agent. On failure the VMM is left for the cleaning up.
@@ -65,7 +62,7 @@ impl Starting {
             cgroup: self.cgroup.clone(),
             // One that goes on was told when it was booted.
             tsc_khz: match awaited {
-                Awaited::Booting | Awaited::Template => self.tsc.khz().await,
+                Awaited::Booting => self.tsc.khz().await,
                 Awaited::Restored(_) => None,
             },
             stderr_log: self.directory.path().join(VMM_LOG_FILE),
@@ -94,18 +91,13 @@ impl Starting {
         self.write_journal()?;
         let vmm = self.vmm.as_mut().expect("it was put there just now");
         if let Awaited::Restored(_) = awaited {
-            vmm.machine
-                .resume(RESUME_DEADLINE)
-                .await
-                .map_err(|error| failure(FailureCause::Vmm, chain(&error)))?;
+            vmm.resume().await?;
         }
         let deadline = Duration::from_millis(order.boot_deadline_ms);
         let life = self::life(order)?;
         let met = async {
             match awaited {
-                Awaited::Booting | Awaited::Template => {
-                    session::boot(vm.link, started, &life, deadline).await
-                }
+                Awaited::Booting => session::boot(vm.link, started, &life, deadline).await,
                 Awaited::Restored(told) => {
                     session::restore(vm.link, started, &life, told, deadline).await
                 }
@@ -149,7 +141,10 @@ impl Starting {
                 "the guest gave up while it booted".to_owned(),
             ),
             Stalled::Deadline => {
-                engine::distrust_kvm(self.engine(), order, self.uid());
+                // One that was to go on may be a snapshot's fault.
+                if !self.origin.is_restored() {
+                    engine::distrust_kvm(self.engine(), order, self.uid());
+                }
                 let seconds = Duration::from_millis(order.boot_deadline_ms).as_secs();
                 (
                     None,

@@ -9,7 +9,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use pyro_link::{Gate, Held};
 use pyro_protocol::code::{ErrorCode, chain};
 use pyro_protocol::supervise::{Failure, FailureCause, MachineOrder, SnapshotMade};
 use pyro_vm::disk::clone_sparse;
@@ -17,17 +16,16 @@ use pyro_vm::snapshot::{
     DISK_FILE, Durability, Facts, Snapshot, SnapshotError, SnapshotFiles, seal,
 };
 use pyro_vm::{ControlError, Saving};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::Instant;
 
 use super::fault::{is_full, no_room, unwritable, with_hint};
 use super::origin::{self, Note, refused};
+use super::standstill::{go_on, stand_still};
 use super::start::Starting;
-use super::unix_nanos;
 use super::vmm::Vmm;
 use super::work::Work;
-use crate::agent_call::{self, NewLife};
+use crate::agent_call;
 use crate::diagnosis::failure;
-use crate::guest_link::GuestLink;
 
 /// How long the guest's disks may stay frozen, by the guest's own clock, which stands still while it is paused. The most
 /// that the agent grants.
@@ -36,21 +34,12 @@ const FREEZE_HOLD: Duration = Duration::from_mins(1);
 /// How long the guest may take to write back and freeze.
 const FREEZE_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How long a frame may take to be written. A guest that does not read its link keeps it longer; then it is cut, which
-/// those who go on from the snapshot can live with.
-const HOLD_DEADLINE: Duration = Duration::from_secs(1);
+/// How long the VMM may take to save its state, which with some is all of the memory: on a slow disk a second for each
+/// [`MIN_MIB_PER_SECOND`], and this in any case.
+const SAVE_DEADLINE: Duration = Duration::from_mins(1);
 
-/// Time between two looks whether the guest has what was written.
-const DRAIN_POLL: Duration = Duration::from_micros(500);
-
-/// How long the VMM may take to pause or to run on.
-const VMM_DEADLINE: Duration = Duration::from_secs(10);
-
-/// How long the VMM may take to save its state, which with some is all of the memory.
-const SAVE_DEADLINE: Duration = Duration::from_mins(4);
-
-/// How long the guest may take to thaw.
-const THAW_DEADLINE: Duration = Duration::from_secs(30);
+/// What a slow disk writes.
+const MIN_MIB_PER_SECOND: u32 = 8;
 
 /// Makes a snapshot of the machine in `target`. A machine that is paused stays so.
 pub(super) async fn snapshot(
@@ -62,7 +51,7 @@ pub(super) async fn snapshot(
 ) -> Result<SnapshotMade, Box<Failure>> {
     let begun = Instant::now();
     let freed_memory = starting.origin.freed_memory(order);
-    let facts = origin::facts(order, starting, freed_memory)?
+    let facts = origin::facts(order, starting, freed_memory, None)?
         .ok_or_else(|| failure(FailureCause::Host, "only an environment has snapshots"))?;
     let staging = staging(target, &order.id)?;
     starting.begin_unfinished(&staging)?;
@@ -119,35 +108,31 @@ async fn take(
     durability: Durability,
     paused: bool,
 ) -> Result<(Snapshot, Duration), Box<Failure>> {
-    let (upper, work) = (starting.upper(), starting.work.clone());
+    let (upper, work, mem_mib) = (starting.upper(), starting.work.clone(), facts.memory_mib());
     let (Some(vmm), Some(guest)) = (&mut starting.vmm, &starting.guest) else {
         return Err(failure(FailureCause::Host, "the machine is not up"));
     };
     let (link, told) = (guest.link.clone(), guest.told.clone());
     let paused_for = if paused {
-        copy(vmm, &work, &upper, staging).await?;
+        copy(vmm, mem_mib, &work, &upper, staging).await?;
         Duration::ZERO
     } else {
         agent_call::freeze(&link, FREEZE_HOLD, FREEZE_DEADLINE)
             .await
             .map_err(|error| guest_refused("freezing the guest's disks", &error))?;
         let since = Instant::now();
-        let gate = guest.carrier.as_ref().map(|carrier| &carrier.gate);
-        let copied = match stand_still(vmm, gate).await {
-            Ok(_held) => copy(vmm, &work, &upper, staging).await,
+        let copied = match stand_still(vmm, guest).await {
+            Ok(_held) => copy(vmm, mem_mib, &work, &upper, staging).await,
             Err(failure) => Err(failure),
         };
-        let resumed = vmm.machine.resume(VMM_DEADLINE).await;
+        let resumed = vmm.resume().await;
         let paused_for = since.elapsed();
-        let life = NewLife::default();
-        // The streams of a vsock are cut by its capture. What is not met here is not revived either, which is told.
-        if let (GuestLink::Vsock(_), Ok(())) = (&link, &resumed) {
-            let _ = agent_call::meet(&link, THAW_DEADLINE).await;
-        }
-        let thawed = agent_call::revive(&link, unix_nanos(), &life, THAW_DEADLINE).await;
+        let goes_on = match resumed {
+            Ok(()) => go_on(&link).await,
+            Err(failure) => Err(failure),
+        };
         copied?;
-        resumed.map_err(|error| failure(FailureCause::Vmm, chain(&error)))?;
-        thawed.map_err(|error| guest_refused("thawing the guest's disks", &error))?;
+        goes_on?;
         paused_for
     };
     let staging = staging.to_owned();
@@ -155,6 +140,7 @@ async fn take(
         let note = Note {
             environment: None,
             told,
+            written_back: !paused,
         };
         let note = serde_json::to_value(note).expect("a note is plain data");
         seal(&staging, facts, note, durability)
@@ -163,38 +149,15 @@ async fn take(
     Ok((snapshot, paused_for))
 }
 
-/// Pauses a guest that has received whole frames only. As long as the value is kept it gets nothing more.
-pub(super) async fn stand_still(
-    vmm: &mut Vmm,
-    gate: Option<&Gate>,
-) -> Result<Option<Held>, Box<Failure>> {
-    let held = match gate {
-        Some(gate) => timeout(HOLD_DEADLINE, drained(vmm, gate)).await.ok(),
-        None => None,
-    };
-    vmm.machine
-        .pause(VMM_DEADLINE)
-        .await
-        .map_err(|error| failure(FailureCause::Vmm, chain(&error)))?;
-    Ok(held)
-}
-
-async fn drained(vmm: &Vmm, gate: &Gate) -> Held {
-    let held = gate.hold().await;
-    while !vmm.machine.link_is_drained().unwrap_or(true) {
-        sleep(DRAIN_POLL).await;
-    }
-    held
-}
-
 /// Copies all of a paused machine.
 async fn copy(
     vmm: &mut Vmm,
+    mem_mib: u32,
     work: &Work,
     upper: &Path,
     staging: &Path,
 ) -> Result<(), Box<Failure>> {
-    let saving = save(vmm, staging).await?;
+    let saving = save(vmm, mem_mib, staging).await?;
     let (disk, upper) = (staging.join(DISK_FILE), upper.to_owned());
     let copied = work.run(move || {
         saving.finish()?;
@@ -211,9 +174,14 @@ async fn copy(
 }
 
 /// Has the VMM save a paused machine. What is left to copy is to be copied while it stands still.
-pub(super) async fn save(vmm: &mut Vmm, staging: &Path) -> Result<Saving, Box<Failure>> {
+pub(super) async fn save(
+    vmm: &mut Vmm,
+    mem_mib: u32,
+    staging: &Path,
+) -> Result<Saving, Box<Failure>> {
     let files = SnapshotFiles::in_directory(staging);
-    let saving = vmm.machine.save(&files, SAVE_DEADLINE).await;
+    let deadline = SAVE_DEADLINE + Duration::from_secs(u64::from(mem_mib / MIN_MIB_PER_SECOND));
+    let saving = vmm.machine.save(&files, deadline).await;
     saving.map_err(|error| unsaved(&error, staging))
 }
 

@@ -20,6 +20,11 @@ pub(super) fn upper(directory: &Path) -> PathBuf {
     directory.join(DISK_FILE)
 }
 
+/// What tells the blank disk of `mib` MiB from others.
+pub(super) fn blank_form(mib: u32) -> String {
+    format!("upper-{mib}m-{BLANK_FORM}")
+}
+
 /// Makes the disk that the machine's role needs: for one that runs an environment a copy of `of`, or a blank one, at `upper`.
 pub(super) async fn make(
     order: &MachineOrder,
@@ -46,9 +51,7 @@ fn copy(disk: &Path, to: &Path) -> Result<(), Box<Failure>> {
 
 /// The blank disk to be cloned: made once per size and kept.
 async fn blank_disk(order: &MachineOrder, mib: u32) -> Result<PathBuf, Box<Failure>> {
-    let blank = order
-        .blank_dir
-        .join(format!("upper-{mib}m-{BLANK_FORM}.ext4"));
+    let blank = order.blank_dir.join(format!("{}.ext4", blank_form(mib)));
     if blank.is_file() {
         return Ok(blank);
     }

@@ -3,12 +3,11 @@
 use std::path::Path;
 
 use pyro_protocol::code::{ErrorCode, chain};
-use pyro_protocol::supervise::{EngineChoice, Failure, FailureCause, MachineOrder, Role, Start};
+use pyro_protocol::supervise::{EngineChoice, Failure, FailureCause, MachineOrder, Role};
 use pyro_vm::firecracker::MAX_DRIVES;
 use pyro_vm::probe::{Finding, NoAccelerator, Preference, ProbeCache};
 use pyro_vm::snapshot::Snapshot;
 use pyro_vm::{Accelerator, Engine, Firecracker, MachineUid, Qemu};
-use tokio::task::spawn_blocking;
 
 use super::fault::with_hint;
 use super::start::Starting;
@@ -31,13 +30,22 @@ pub(super) async fn choose(
         EngineChoice::Firecracker => firecracker(order, uid, &probe_dir).await,
         EngineChoice::QemuKvm => qemu(order, Preference::Only(Accelerator::Kvm), uid).await,
         EngineChoice::QemuTcg => qemu(order, Preference::Only(Accelerator::Tcg), uid).await,
-        EngineChoice::Auto => match preferred(order).await {
-            Preferred::Firecracker => match firecracker(order, uid, &probe_dir).await {
-                Ok(engine) => Ok(engine),
-                Err(_) => qemu(order, Preference::Auto, uid).await,
-            },
-            Preferred::Qemu => qemu(order, Preference::Auto, uid).await,
-        },
+        EngineChoice::Auto => {
+            let first = match preferred(order, starting.ordered.as_ref()) {
+                EngineChoice::Firecracker => firecracker(order, uid, &probe_dir).await.ok(),
+                EngineChoice::QemuKvm => qemu(order, Preference::Only(Accelerator::Kvm), uid)
+                    .await
+                    .ok(),
+                EngineChoice::QemuTcg => qemu(order, Preference::Only(Accelerator::Tcg), uid)
+                    .await
+                    .ok(),
+                EngineChoice::Auto => None,
+            };
+            match first {
+                Some(engine) => Ok(engine),
+                None => qemu(order, Preference::Auto, uid).await,
+            }
+        }
     };
     // Of a probe nothing is kept, and what cannot be removed now goes with the machine.
     let _ = std::fs::remove_dir_all(&probe_dir);
@@ -76,29 +84,15 @@ pub(super) fn choice(engine: &Engine) -> EngineChoice {
     }
 }
 
-/// Which engine is tried first.
-enum Preferred {
-    Firecracker,
-    Qemu,
-}
-
-async fn preferred(order: &MachineOrder) -> Preferred {
-    if let Start::Snapshot { directory, .. } = &order.start {
-        let directory = directory.clone();
-        let snapshot = spawn_blocking(move || Snapshot::open(&directory)).await;
-        // One that cannot be read is refused soon, whatever engine there is.
-        return match snapshot {
-            Ok(Ok(snapshot)) if snapshot.facts().engine() == "firecracker" => {
-                Preferred::Firecracker
-            }
-            _ => Preferred::Qemu,
-        };
-    }
+/// Which engine is tried first; `Auto` for the best QEMU.
+fn preferred(order: &MachineOrder, snapshot: Option<&Snapshot>) -> EngineChoice {
     let fetched_or_named = order.firecracker.is_some() || order.firecracker_installed.is_dir();
-    if fetched_or_named && lacking(order).is_none() {
-        Preferred::Firecracker
-    } else {
-        Preferred::Qemu
+    match snapshot {
+        Some(snapshot) => {
+            EngineChoice::named(snapshot.facts().engine()).unwrap_or(EngineChoice::Auto)
+        }
+        None if fetched_or_named && lacking(order).is_none() => EngineChoice::Firecracker,
+        None => EngineChoice::Auto,
     }
 }
 

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 
-use pyro_protocol::code::{ErrorCode, chain};
+use pyro_link::Held;
+use pyro_protocol::code::ErrorCode;
 use pyro_protocol::supervise::{
     ControlReply, ControlRequest, EndReason, Failure, FailureCause, Lease, MachineOrder,
 };
@@ -12,9 +13,10 @@ use pyro_vm::snapshot::Durability;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, interval, sleep_until};
 
+use super::standstill::{go_on, stand_still};
 use super::start::Starting;
-use super::{Ending, capture, unix_nanos};
-use crate::agent_call::{self, NewLife};
+use super::{Ending, capture};
+use crate::agent_call;
 use crate::channel::Heard;
 use crate::diagnosis::{self, failure};
 use crate::guest_link::GuestLink;
@@ -29,19 +31,19 @@ const HEARTBEAT_DEADLINE: Duration = Duration::from_secs(15);
 /// Time between two looks at whether the VMM stands still.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How long the VMM may take to pause or to run on.
-const VMM_DEADLINE: Duration = Duration::from_secs(10);
-
-/// How long a guest that runs on may take to be told the time.
-const CLOCK_DEADLINE: Duration = Duration::from_secs(10);
-
 /// A machine that is up.
 pub(super) struct InUse<'a> {
     order: &'a MachineOrder,
     starting: &'a mut Starting,
     link: GuestLink,
     expires: Instant,
-    paused: bool,
+    lease: Lease,
+    paused: Option<Paused>,
+}
+
+/// What keeps the link to a paused guest still.
+struct Paused {
+    _held: Option<Held>,
 }
 
 /// What was asked of the machine.
@@ -62,7 +64,8 @@ impl<'a> InUse<'a> {
             starting,
             link,
             expires,
-            paused: false,
+            lease: order.lease,
+            paused: None,
         }
     }
 
@@ -75,7 +78,7 @@ impl<'a> InUse<'a> {
         let mut heartbeat = self.heartbeat();
         let dead_link = loop {
             let asked = tokio::select! {
-                asked = hear(heard, self.order.lease) => asked,
+                asked = hear(heard, self.lease) => asked,
                 () = sleep_until(self.expires) => {
                     Asked::ToEnd(Ending { reason: EndReason::Expired, orderly: true })
                 }
@@ -92,7 +95,7 @@ impl<'a> InUse<'a> {
                 Asked::ToEnd(ending) => return Ok(self.run_to_end(ending).await),
                 Asked::ToDo(request, reply) => (request, reply),
             };
-            let (lease, expires) = (self.order.lease, self.expires);
+            let (lease, expires) = (self.lease, self.expires);
             let gone = self.starting.vmm_gone();
             let ended = tokio::select! {
                 answer = self.answer(request) => {
@@ -132,7 +135,7 @@ impl<'a> InUse<'a> {
     /// Asks the agent again and again whether it is there; returns what was found when it is not. One that is paused is not
     /// asked.
     fn heartbeat(&self) -> Pin<Box<dyn Future<Output = String>>> {
-        let (link, paused) = (self.link.clone(), self.paused);
+        let (link, paused) = (self.link.clone(), self.paused.is_some());
         Box::pin(async move {
             if paused {
                 return std::future::pending().await;
@@ -153,13 +156,17 @@ impl<'a> InUse<'a> {
             && let Some(vmm) = &mut self.starting.vmm
         {
             // One that does not run on is killed in the end.
-            let _ = vmm.machine.resume(VMM_DEADLINE).await;
+            let _ = vmm.resume().await;
         }
         ending
     }
 
     async fn answer(&mut self, request: ControlRequest) -> ControlReply {
         let done = match request {
+            ControlRequest::Detach => {
+                self.lease = Lease::Detached;
+                Ok(ControlReply::Detached)
+            }
             ControlRequest::Pause => self.pause().await.map(|()| ControlReply::Paused),
             ControlRequest::Resume => self.resume().await.map(|()| ControlReply::Resumed),
             ControlRequest::Snapshot { directory, passing } => {
@@ -171,32 +178,24 @@ impl<'a> InUse<'a> {
     }
 
     async fn pause(&mut self) -> Result<(), Box<Failure>> {
-        if let Some(vmm) = &mut self.starting.vmm {
-            let paused = vmm.machine.pause(VMM_DEADLINE).await;
-            paused.map_err(|error| failure(FailureCause::Vmm, chain(&error)))?;
-            self.paused = true;
+        if let (None, Some(vmm), Some(guest)) =
+            (&self.paused, &mut self.starting.vmm, &self.starting.guest)
+        {
+            let held = stand_still(vmm, guest).await?;
+            self.paused = Some(Paused { _held: held });
         }
         Ok(())
     }
 
     async fn resume(&mut self) -> Result<(), Box<Failure>> {
-        if !self.paused {
+        if self.paused.is_none() {
             return Ok(());
         }
         if let Some(vmm) = &mut self.starting.vmm {
-            let resumed = vmm.machine.resume(VMM_DEADLINE).await;
-            resumed.map_err(|error| failure(FailureCause::Vmm, chain(&error)))?;
-            self.paused = false;
+            vmm.resume().await?;
         }
-        // A machine that was captured while it stood still has had the streams of its vsock cut.
-        if let GuestLink::Vsock(_) = self.link {
-            let met = agent_call::meet(&self.link, CLOCK_DEADLINE).await;
-            met.map_err(|error| failure(FailureCause::Agent, error.to_string()))?;
-        }
-        let life = NewLife::default();
-        agent_call::revive(&self.link, unix_nanos(), &life, CLOCK_DEADLINE)
-            .await
-            .map_err(|error| failure(FailureCause::Agent, format!("setting the clock: {error}")))
+        self.paused = None;
+        go_on(&self.link).await
     }
 
     async fn snapshot(
@@ -209,7 +208,7 @@ impl<'a> InUse<'a> {
         } else {
             Durability::Durable
         };
-        let paused = self.paused;
+        let paused = self.paused.is_some();
         capture::snapshot(self.order, self.starting, directory, durability, paused)
             .await
             .map(ControlReply::Snapshot)

@@ -16,8 +16,10 @@ mod engine;
 mod fault;
 mod in_use;
 mod origin;
+mod phase;
 mod session;
 mod spec;
+mod standstill;
 mod start;
 mod template;
 mod vmm;
@@ -159,7 +161,7 @@ impl Life {
         starting: &mut Starting,
         ended: watch::Receiver<Option<Event>>,
     ) -> Result<EndReason, Box<Failure>> {
-        for phase in start::PHASES {
+        for phase in phase::PHASES {
             if let Some(name) = phase.name(starting) {
                 let phase = name.into();
                 self.events.send(&Event::Phase { phase }).await;

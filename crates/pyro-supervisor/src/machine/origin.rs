@@ -11,8 +11,8 @@ use tokio::task::spawn_blocking;
 
 use super::fault::with_hint;
 use super::session::Told;
-use super::spec;
 use super::start::Starting;
+use super::{disks, spec};
 use crate::diagnosis::failure;
 use crate::templates::Templates;
 
@@ -42,6 +42,8 @@ pub(crate) struct Note {
     /// The environment of a template.
     pub(crate) environment: Option<String>,
     pub(super) told: Told,
+    /// Whether the guest had written back all that it had to, so that the disk is whole without the memory.
+    pub(super) written_back: bool,
 }
 
 impl Origin {
@@ -82,6 +84,14 @@ impl Origin {
         }
     }
 
+    /// Lets the snapshot be discarded, once its files are open.
+    pub(super) fn release(&mut self) {
+        match self {
+            Self::Paused { snapshot, .. } => snapshot.release(),
+            Self::Blank | Self::Wanted { .. } | Self::DiskOf(_) => {}
+        }
+    }
+
     /// What becomes of memory that the guest frees.
     pub(super) fn freed_memory(&self, order: &MachineOrder) -> FreedMemory {
         match self {
@@ -113,7 +123,8 @@ pub(super) async fn find(
             anew,
         } => {
             let templates = Templates::new(templates_dir.clone(), *max_bytes);
-            let Some(facts) = facts(order, starting, FreedMemory::Kept)? else {
+            let blank = blank_disk(&order.role);
+            let Some(facts) = facts(order, starting, FreedMemory::Kept, blank)? else {
                 return Ok(());
             };
             let key = facts.key();
@@ -142,17 +153,16 @@ pub(super) async fn find(
             }
         }
         Start::Snapshot { directory, or_boot } => {
-            let at = directory.clone();
-            let snapshot = spawn_blocking(move || Snapshot::open(&at))
-                .await
-                .map_err(|error| failure(FailureCause::Host, error.to_string()))?
-                .map_err(|error| refused(&error))?;
-            let facts = facts(order, starting, snapshot.facts().freed_memory())?
+            let Some(snapshot) = starting.ordered.take() else {
+                unreachable!("the phase before opens what is ordered");
+            };
+            let facts = facts(order, starting, snapshot.facts().freed_memory(), None)?
                 .ok_or_else(|| failure(FailureCause::Host, "only an environment has snapshots"))?;
             match snapshot.check(&facts) {
                 Ok(()) => paused(snapshot, StartKind::Restored)?,
                 // What others could write to is not even booted from.
-                Err(SnapshotError::Mismatch { .. }) if *or_boot => {
+                Err(error @ SnapshotError::Mismatch { .. }) if *or_boot => {
+                    bootable(&snapshot, &facts, &error)?;
                     Origin::DiskOf(directory.join(DISK_FILE))
                 }
                 Err(error) => return Err(refused(&error)),
@@ -162,11 +172,44 @@ pub(super) async fn find(
     Ok(())
 }
 
+/// Opens the snapshot that is ordered, if one is.
+pub(super) async fn open_ordered(order: &MachineOrder) -> Result<Option<Snapshot>, Box<Failure>> {
+    let Start::Snapshot { directory, .. } = &order.start else {
+        return Ok(None);
+    };
+    let directory = directory.clone();
+    let opened = spawn_blocking(move || Snapshot::open(&directory))
+        .await
+        .map_err(|error| failure(FailureCause::Host, error.to_string()))?;
+    opened.map(Some).map_err(|error| refused(&error))
+}
+
+/// Refuses to boot the disk of a snapshot that is worth nothing without its memory, or upon another root image.
+fn bootable(
+    snapshot: &Snapshot,
+    now: &Facts,
+    mismatch: &SnapshotError,
+) -> Result<(), Box<Failure>> {
+    let why = if snapshot.facts().origin().root != now.origin().root {
+        "its disk belongs to another root image"
+    } else if !note(snapshot)?.written_back {
+        "the machine was paused when it was taken, so its disk is not whole without its memory"
+    } else {
+        return Ok(());
+    };
+    let told = refused(mismatch);
+    Err(Box::new(Failure {
+        message: format!("{}; it cannot be booted either: {why}", told.message),
+        ..*told
+    }))
+}
+
 /// What machines like this one depend on; `None` for one that runs no environment.
 pub(super) fn facts(
     order: &MachineOrder,
     starting: &Starting,
     freed_memory: FreedMemory,
+    blank_disk: Option<String>,
 ) -> Result<Option<Facts>, Box<Failure>> {
     let Role::Environment {
         root_digest,
@@ -188,23 +231,35 @@ pub(super) fn facts(
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned(),
+        blank_disk,
     };
     Ok(Some(Facts::of(&spec, starting.engine(), origin)))
 }
 
 /// The origin that a snapshot is.
 pub(super) fn paused(snapshot: Snapshot, kind: StartKind) -> Result<Origin, Box<Failure>> {
-    let note: Note = serde_json::from_value(snapshot.attached().clone()).map_err(|error| {
+    let told = note(&snapshot)?.told;
+    Ok(Origin::Paused {
+        snapshot,
+        told,
+        kind,
+    })
+}
+
+fn note(snapshot: &Snapshot) -> Result<Note, Box<Failure>> {
+    serde_json::from_value(snapshot.attached().clone()).map_err(|error| {
         failure(
             FailureCause::Image,
             format!("the snapshot is another program's: {error}"),
         )
-    })?;
-    Ok(Origin::Paused {
-        snapshot,
-        told: note.told,
-        kind,
     })
+}
+
+fn blank_disk(role: &Role) -> Option<String> {
+    match role {
+        Role::Environment { upper_mib, .. } => Some(disks::blank_form(*upper_mib)),
+        Role::Builder { .. } => None,
+    }
 }
 
 /// The failure of a snapshot that cannot be made or gone on from.

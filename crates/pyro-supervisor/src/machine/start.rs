@@ -4,6 +4,7 @@
 //! point leaves the cleaning up with everything it needs.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use pyro_protocol::supervise::{
     AGENT_SOCKET, CONTROL_SOCKET, EndReason, Failure, FailureCause, Journal, MachineOrder, Ready,
     Role,
 };
+use pyro_vm::snapshot::Snapshot;
 use pyro_vm::{CgroupPath, Engine, MachineId, MachineUid, TscMeter};
 use rustix::fs::{FlockOperation, flock};
 use tokio::net::UnixListener;
@@ -21,7 +23,7 @@ use super::origin::Origin;
 use super::session::Guest;
 use super::vmm::Vmm;
 use super::work::Work;
-use super::{Ending, disks, engine, origin, template, unix_nanos};
+use super::{Ending, disks, engine, unix_nanos};
 use crate::diagnosis::{self, ConsoleVerdict, failure, guest_failure, read_console};
 use crate::guest_link::GuestLink;
 use crate::journal::{self, MachineDir, make_private_dir};
@@ -32,64 +34,6 @@ const LINK_AND_VMM: Duration = Duration::from_millis(500);
 
 /// How long copying for a request that was given up may go on after the machine's end.
 const WORK_DEADLINE: Duration = Duration::from_secs(20);
-
-/// The phases of a start, in order.
-pub(super) const PHASES: [Phase; 5] = [
-    Phase::Engine,
-    Phase::Origin,
-    Phase::Template,
-    Phase::Disk,
-    Phase::Begin,
-];
-
-/// A phase of the start.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Phase {
-    /// Choose the engine, by probing if nothing is remembered.
-    Engine,
-    /// Find out what it begins with.
-    Origin,
-    /// Make a template, if there is none that fits.
-    Template,
-    /// Make the disk that the machine needs.
-    Disk,
-    /// Start the VMM and wait for the agent.
-    Begin,
-}
-
-impl Phase {
-    /// The name under which it is told; what takes no time is not.
-    pub(super) fn name(self, starting: &Starting) -> Option<&'static str> {
-        match self {
-            Self::Engine => Some("engine"),
-            Self::Origin => None,
-            Self::Template => starting.origin.wants_template().then_some("template"),
-            Self::Disk => Some("disk"),
-            Self::Begin => Some(if starting.origin.is_restored() {
-                "restore"
-            } else {
-                "boot"
-            }),
-        }
-    }
-
-    pub(super) async fn run(
-        self,
-        order: &MachineOrder,
-        starting: &mut Starting,
-    ) -> Result<(), Box<Failure>> {
-        match self {
-            Self::Engine => {
-                starting.engine = Some(engine::choose(order, starting).await?);
-                Ok(())
-            }
-            Self::Origin => origin::find(order, starting).await,
-            Self::Template => template::make_if_wanted(order, starting).await,
-            Self::Disk => disks::make(order, starting.origin.disk(), &starting.upper()).await,
-            Self::Begin => starting.begin_to_run(order).await,
-        }
-    }
-}
 
 /// A machine that is ready to be used.
 pub(super) struct Up {
@@ -118,6 +62,8 @@ pub(super) struct Starting {
     pub(super) tsc: TscMeter,
     uid: Option<UidSlot>,
     pub(super) engine: Option<Engine>,
+    /// The snapshot that is ordered, until it is the origin.
+    pub(super) ordered: Option<Snapshot>,
     pub(super) origin: Origin,
     /// Why there is no template to begin from.
     pub(super) not_warm: Option<String>,
@@ -184,6 +130,7 @@ impl Starting {
             tsc: TscMeter::begin(),
             uid,
             engine: None,
+            ordered: None,
             origin: Origin::Blank,
             not_warm: None,
             vmm: None,
@@ -250,8 +197,10 @@ impl Starting {
     pub(super) fn begin_unfinished(&mut self, directory: &Path) -> Result<(), Box<Failure>> {
         self.journal.unfinished.push(directory.to_owned());
         self.write_journal()?;
-        make_private_dir(directory)
-            .map_err(|error| unwritable("making a directory", directory, &error))
+        make_private_dir(directory).map_err(|error| {
+            self.end_unfinished(directory);
+            unwritable("making a directory", directory, &error)
+        })
     }
 
     /// Removes what is not finished in `directory`, or forgets it where it was renamed.
@@ -259,7 +208,9 @@ impl Starting {
         // What stays is found by the sweep: the journal still has it then.
         match std::fs::remove_dir_all(directory) {
             Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            // What cannot be a directory's path has none.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
             Err(_) => return,
         }
         self.journal.unfinished.retain(|path| path != directory);
@@ -345,6 +296,10 @@ impl Starting {
             // An error means that it is gone already.
             let _ = vmm.machine.kill().await;
             let _ = timeout(LINK_AND_VMM, vmm.console.ended()).await;
+        }
+        if let Some(cgroup) = &self.cgroup {
+            // The machine's next VMM makes it anew. What stays is removed in the end.
+            let _ = cgroup.remove();
         }
     }
 }

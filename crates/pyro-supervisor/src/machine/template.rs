@@ -11,6 +11,7 @@ use tokio::task::spawn_blocking;
 use super::boot::Awaited;
 use super::fault::{is_full, no_room};
 use super::origin::{Note, Origin, paused, refused};
+use super::standstill::stand_still;
 use super::start::Starting;
 use super::{capture, disks, spec};
 use crate::agent_call;
@@ -78,7 +79,10 @@ pub(super) async fn make_if_wanted(
             Ok(kept) => kept.map_err(|error| chain(&error)),
             Err(failure) => Err(failure.message),
         },
-        // It would not boot a second time either.
+        // With memory elsewhere the engine may do better; a guest that did not come up would not a second time either.
+        Err(NotMade::NotBooted(failure)) if failure.cause == FailureCause::Vmm => {
+            Err(failure.message)
+        }
         Err(NotMade::NotBooted(failure)) => return Err(failure),
         Err(NotMade::Unkept(failure)) => Err(failure.message),
     };
@@ -118,7 +122,7 @@ async fn make(
         memory: Some(staging.join(MEMORY_FILE)),
     };
     starting
-        .bring_up(order, &spec, begin, Awaited::Template)
+        .bring_up(order, &spec, begin, Awaited::Booting)
         .await
         .map_err(NotMade::NotBooted)?;
     let work = starting.work.clone();
@@ -127,11 +131,10 @@ async fn make(
     };
     let _ = agent_call::exec(&guest.link, WARM_UP, WARM_UP_DEADLINE).await;
     let told = guest.told.clone();
-    let gate = guest.carrier.as_ref().map(|carrier| &carrier.gate);
-    capture::stand_still(vmm, gate)
+    stand_still(vmm, guest).await.map_err(NotMade::Unkept)?;
+    let saving = capture::save(vmm, order.mem_mib, staging)
         .await
         .map_err(NotMade::Unkept)?;
-    let saving = capture::save(vmm, staging).await.map_err(NotMade::Unkept)?;
     work.run(move || saving.finish())
         .await
         .and_then(|saved| saved.map_err(|error| capture::unsaved(&error, staging)))
@@ -140,6 +143,7 @@ async fn make(
     let note = Note {
         environment: Some(environment),
         told,
+        written_back: false,
     };
     let staging = staging.to_owned();
     let sealed = starting.work.run(move || {

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use pyro_protocol::code::chain;
+use pyro_protocol::supervise::{Failure, FailureCause};
 use pyro_vm::RunningMachine;
 use pyro_vm::console::{ConsoleLog, MAX_LINES};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use tokio::time::{Instant, interval, timeout};
 
-use crate::diagnosis::{ConsoleVerdict, read_console};
+use crate::diagnosis::{ConsoleVerdict, failure, read_console};
 
 /// Time between two looks at the console for a guest that gave up without ending, and at a VMM that others use.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -17,6 +19,9 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// How long the VMM may take to tell its state.
 const STATE_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How long it may take to let the guest stand still or run on.
+const RUN_STATE_DEADLINE: Duration = Duration::from_secs(10);
 
 pub(super) struct Vmm {
     pub(super) machine: RunningMachine,
@@ -52,6 +57,18 @@ impl Vmm {
                 look.tick().await;
             }
         }
+    }
+
+    /// Stops the guest. Stopping it twice is no error.
+    pub(super) async fn pause(&mut self) -> Result<(), Box<Failure>> {
+        let paused = self.machine.pause(RUN_STATE_DEADLINE).await;
+        paused.map_err(|error| failure(FailureCause::Vmm, chain(&error)))
+    }
+
+    /// Lets the guest run on. One that runs is left alone.
+    pub(super) async fn resume(&mut self) -> Result<(), Box<Failure>> {
+        let resumed = self.machine.resume(RUN_STATE_DEADLINE).await;
+        resumed.map_err(|error| failure(FailureCause::Vmm, chain(&error)))
     }
 
     /// Whether it stands still because the host could not write the guest's disk.

@@ -3,7 +3,7 @@
 //! Owns the list of facts and their comparison. Never decides what follows from a difference.
 
 use crate::engine::Engine;
-use crate::qemu::EngineIdentity;
+use crate::qemu::{Accelerator, EngineIdentity};
 use crate::spec::{Access, FreedMemory, MachineSpec, Network};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -11,7 +11,7 @@ use std::fmt;
 use std::io::Read;
 
 /// Changes whenever machines are made differently in a way that no other fact shows, as by another argument of the engine.
-const FORM: u32 = 2;
+const FORM: u32 = 3;
 
 /// How a machine without a network is told.
 const NO_NETWORK: &str = "off";
@@ -28,6 +28,9 @@ pub struct Origin {
     pub kernel: String,
     /// What tells the initial file system, and so the agent, from others.
     pub initramfs: String,
+    /// What tells the empty disk that the guest writes to from others, for a machine that has written nothing of worth.
+    #[serde(default)]
+    pub blank_disk: Option<String>,
 }
 
 /// Everything that must be the same for a snapshot to be restored.
@@ -61,9 +64,16 @@ impl Facts {
             engine: engine.name().into(),
             engine_program: engine.identity().clone(),
             host_kernel: match engine {
-                Engine::Qemu { .. } => None,
-                // It writes down registers of the processor as the kernel gave them.
-                Engine::Firecracker(_) => Some(kernel_release()),
+                Engine::Qemu {
+                    accelerator: Accelerator::Tcg,
+                    ..
+                } => None,
+                // They write down features and registers of the processor as the kernel gave them.
+                Engine::Qemu {
+                    accelerator: Accelerator::Kvm,
+                    ..
+                }
+                | Engine::Firecracker(_) => Some(kernel_release()),
             },
             // Under emulation the guest has the rate of the host's time stamp counter.
             cpu: HostCpu::read(),
@@ -165,6 +175,11 @@ impl Facts {
                 "agent",
                 origin.initramfs.clone(),
                 now.origin.initramfs.clone(),
+            ),
+            (
+                "blank disk",
+                origin.blank_disk.clone().unwrap_or_default(),
+                now.origin.blank_disk.clone().unwrap_or_default(),
             ),
             (
                 "number of virtual processors",
@@ -308,6 +323,7 @@ pub(super) mod tests {
                 root: "r".into(),
                 kernel: "k".into(),
                 initramfs: "i".into(),
+                blank_disk: None,
             },
             vcpus: 1,
             memory_mib: 256,
@@ -325,7 +341,7 @@ pub(super) mod tests {
         let then = facts();
         assert_eq!(then.difference(&facts()), None);
         assert_eq!(then.key(), facts().key());
-        let changes: [Change; 16] = [
+        let changes: [Change; 17] = [
             ("form of the snapshot", |facts| {
                 facts.form += 1;
             }),
@@ -355,6 +371,9 @@ pub(super) mod tests {
             }),
             ("agent", |facts| {
                 facts.origin.initramfs = "x".into();
+            }),
+            ("blank disk", |facts| {
+                facts.origin.blank_disk = Some("x".into());
             }),
             ("number of virtual processors", |facts| {
                 facts.vcpus += 1;

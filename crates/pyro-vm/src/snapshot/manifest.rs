@@ -4,6 +4,7 @@ use super::digest;
 use super::error::SnapshotError;
 use super::facts::Facts;
 use super::{DEVICES_FILE, DISK_FILE, MANIFEST_FILE, MEMORY_FILE, SnapshotFiles};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs::{self, File, OpenOptions};
@@ -37,12 +38,49 @@ pub enum Durability {
     Passing,
 }
 
-/// A snapshot that was found to be what was written.
+/// A snapshot that was found to be what was written. [`discard`] leaves it alone until [`Snapshot::release`].
 #[derive(Debug)]
 pub struct Snapshot {
     directory: PathBuf,
     disk: PathBuf,
     manifest: Manifest,
+    held: Option<File>,
+}
+
+/// What is written down of a snapshot, whether its files still hold that or not.
+#[derive(Debug)]
+pub struct Description(Manifest);
+
+impl Description {
+    /// Reads what is written down in `directory`, and looks whether files of these sizes are there. Reads none of them.
+    pub fn read(directory: &Path) -> Result<Self, SnapshotError> {
+        let manifest = manifest(directory)?;
+        for sealed in &manifest.files {
+            let size = open(&directory.join(&sealed.name))
+                .and_then(|file| file.metadata())
+                .map_err(|source| unreadable(directory, source))?
+                .size();
+            if size != sealed.stamp.size {
+                return Err(changed(directory, sealed));
+            }
+        }
+        Ok(Self(manifest))
+    }
+
+    /// What the snapshot depends on.
+    pub fn facts(&self) -> &Facts {
+        &self.0.facts
+    }
+
+    /// What the maker attached.
+    pub fn attached(&self) -> &Value {
+        &self.0.attached
+    }
+
+    /// When it was made, in seconds since 1970.
+    pub fn created_at(&self) -> u64 {
+        self.0.created_at
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -100,17 +138,18 @@ pub fn seal(
     let mut files = Vec::new();
     for name in FILES {
         let file = open(&directory.join(name)).map_err(failed)?;
+        if durability == Durability::Durable {
+            file.sync_all().map_err(failed)?;
+        }
+        // Before it is read: what is written meanwhile is a change.
+        let stamp = Stamp::of(&file).map_err(failed)?;
         let sha256 = match durability {
-            Durability::Durable => {
-                file.sync_all().map_err(failed)?;
-                Some(digest::of(&file).map_err(failed)?)
-            }
-            Durability::Kept => Some(digest::of(&file).map_err(failed)?),
+            Durability::Durable | Durability::Kept => Some(digest::of(&file).map_err(failed)?),
             Durability::Passing => None,
         };
         files.push(SealedFile {
             name: name.into(),
-            stamp: Stamp::of(&file).map_err(failed)?,
+            stamp,
             sha256,
         });
     }
@@ -125,53 +164,33 @@ pub fn seal(
         files,
     };
     write(directory, &manifest, durability).map_err(failed)?;
+    let held = hold(directory).map_err(failed)?;
     Ok(Snapshot {
         disk: directory.join(DISK_FILE),
         directory: directory.into(),
         manifest,
+        held: Some(held),
     })
+}
+
+/// Moves the directory of a snapshot to `doomed`, on the same file system, to be removed there. Refused with the kind
+/// `WouldBlock` while a [`Snapshot`] holds it.
+pub fn discard(directory: &Path, doomed: &Path) -> io::Result<()> {
+    let found = open_directory(directory)?;
+    // Who opens it from now on, finds nothing or cannot hold it.
+    flock(&found, FlockOperation::NonBlockingLockExclusive)?;
+    fs::rename(directory, doomed)
 }
 
 impl Snapshot {
     /// Opens the snapshot in `directory` and checks that it is what was written. Blocks the calling thread: for microseconds,
     /// or for as long as it takes to read every byte of data, the first time after a start of the host.
     pub fn open(directory: &Path) -> Result<Self, SnapshotError> {
-        let failed = |source: io::Error| match source.kind() {
-            ErrorKind::NotFound => SnapshotError::Missing {
-                path: directory.into(),
-            },
-            _ => SnapshotError::io("read", directory, source),
-        };
-        let damaged = |what: String| SnapshotError::Damaged {
-            path: directory.into(),
-            what,
-        };
-        trust(directory)
-            .map_err(failed)?
-            .map_err(|why| SnapshotError::Untrusted {
-                path: directory.into(),
-                why,
-            })?;
-        let mut text = Vec::new();
-        open(&directory.join(MANIFEST_FILE))
-            .and_then(|file| file.take(MAX_MANIFEST_BYTES).read_to_end(&mut text))
-            .map_err(failed)?;
-        let mut manifest: Manifest = serde_json::from_slice(&text)
-            .map_err(|error| damaged(format!("`{MANIFEST_FILE}`: {error}")))?;
-        if manifest.schema != SCHEMA {
-            return Err(damaged(format!("it has the form {}", manifest.schema)));
-        }
-        if manifest
-            .files
-            .iter()
-            .map(|file| file.name.as_str())
-            .ne(FILES)
-        {
-            return Err(damaged(format!("`{MANIFEST_FILE}` names other files")));
-        }
+        let failed = |source| unreadable(directory, source);
+        let held = hold(directory).map_err(failed)?;
+        let mut manifest = manifest(directory)?;
         let now = boot_id().map_err(failed)?;
         let same_boot = now == manifest.boot_id;
-        let mut restamped = !same_boot;
         for sealed in &mut manifest.files {
             let file = open(&directory.join(&sealed.name)).map_err(failed)?;
             let stamp = Stamp::of(&file).map_err(failed)?;
@@ -185,15 +204,13 @@ impl Snapshot {
                 Some(sha256) => *sha256 == digest::of(&file).map_err(failed)?,
             };
             if !same {
-                return Err(damaged(format!(
-                    "`{}` is not what was written",
-                    sealed.name
-                )));
+                return Err(changed(directory, sealed));
             }
             sealed.stamp = stamp;
-            restamped = true;
         }
-        if restamped {
+        // A stamp that changed since the last start of the host is not believed from now on either: who has mapped the file
+        // can write the same bytes first and others later, of which no time tells.
+        if !same_boot {
             manifest.boot_id = now;
             // Where it cannot be written all is read again the next time.
             let _ = write(directory, &manifest, Durability::Durable);
@@ -202,7 +219,13 @@ impl Snapshot {
             disk: directory.join(DISK_FILE),
             directory: directory.into(),
             manifest,
+            held: Some(held),
         })
+    }
+
+    /// Lets the snapshot be discarded: whoever needs its files has opened them.
+    pub fn release(&mut self) {
+        self.held = None;
     }
 
     /// What the snapshot depends on.
@@ -221,11 +244,6 @@ impl Snapshot {
     /// What the maker attached.
     pub fn attached(&self) -> &Value {
         &self.manifest.attached
-    }
-
-    /// When it was made, in seconds since 1970.
-    pub fn created_at(&self) -> u64 {
-        self.manifest.created_at
     }
 
     /// What its files take on the disk, in bytes.
@@ -248,6 +266,7 @@ impl Snapshot {
             disk: directory.join(DISK_FILE),
             directory,
             manifest: self.manifest,
+            held: self.held,
         })
     }
 
@@ -267,11 +286,71 @@ impl Snapshot {
     }
 }
 
+/// The manifest of a directory that only this user can have written into.
+fn manifest(directory: &Path) -> Result<Manifest, SnapshotError> {
+    let failed = |source| unreadable(directory, source);
+    let damaged = |what| SnapshotError::Damaged {
+        path: directory.into(),
+        what,
+    };
+    trust(directory)
+        .map_err(failed)?
+        .map_err(|why| SnapshotError::Untrusted {
+            path: directory.into(),
+            why,
+        })?;
+    let mut text = Vec::new();
+    open(&directory.join(MANIFEST_FILE))
+        .and_then(|file| file.take(MAX_MANIFEST_BYTES).read_to_end(&mut text))
+        .map_err(failed)?;
+    let manifest: Manifest = serde_json::from_slice(&text)
+        .map_err(|error| damaged(format!("`{MANIFEST_FILE}`: {error}")))?;
+    if manifest.schema != SCHEMA {
+        return Err(damaged(format!("it has the form {}", manifest.schema)));
+    }
+    let names = manifest.files.iter().map(|file| file.name.as_str());
+    if names.ne(FILES) {
+        return Err(damaged(format!("`{MANIFEST_FILE}` names other files")));
+    }
+    Ok(manifest)
+}
+
+fn unreadable(directory: &Path, source: io::Error) -> SnapshotError {
+    match source.kind() {
+        // What somebody removes is as good as gone.
+        ErrorKind::NotFound | ErrorKind::WouldBlock => SnapshotError::Missing {
+            path: directory.into(),
+        },
+        _ => SnapshotError::io("read", directory, source),
+    }
+}
+
+fn changed(directory: &Path, sealed: &SealedFile) -> SnapshotError {
+    SnapshotError::Damaged {
+        path: directory.into(),
+        what: format!("`{}` is not what was written", sealed.name),
+    }
+}
+
+/// Keeps the directory from being discarded, for as long as the value lives.
+fn hold(directory: &Path) -> io::Result<File> {
+    let held = open_directory(directory)?;
+    flock(&held, FlockOperation::NonBlockingLockShared)?;
+    Ok(held)
+}
+
+fn open_directory(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::DIRECTORY;
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)
+}
+
 fn open(path: &Path) -> io::Result<File> {
-    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
     let file = OpenOptions::new()
         .read(true)
-        .custom_flags(flags)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
         .open(path)?;
     if file.metadata()?.is_file() {
         Ok(file)
@@ -295,18 +374,16 @@ fn trust(directory: &Path) -> io::Result<Result<(), &'static str>> {
 }
 
 fn write(directory: &Path, manifest: &Manifest, durability: Durability) -> io::Result<()> {
-    let temporary = directory.join(format!("{MANIFEST_FILE}.new"));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)?;
+    // A name of its own: two may write at once, and the last one stays.
+    let mut file = tempfile::Builder::new()
+        .prefix(".new-")
+        .tempfile_in(directory)?;
     file.write_all(&serde_json::to_vec_pretty(manifest)?)?;
     if durability == Durability::Durable {
-        file.sync_all()?;
+        file.as_file().sync_all()?;
     }
-    fs::rename(temporary, directory.join(MANIFEST_FILE))?;
+    file.persist(directory.join(MANIFEST_FILE))
+        .map_err(|error| error.error)?;
     if durability == Durability::Durable {
         File::open(directory)?.sync_all()?;
     }
@@ -450,6 +527,62 @@ mod tests {
         fs::rename(&memory, folder.path().join("elsewhere")).unwrap();
         std::os::unix::fs::symlink("elsewhere", &memory).unwrap();
         assert!(Snapshot::open(folder.path()).is_err());
+    }
+
+    #[test]
+    fn what_is_held_is_not_discarded() {
+        let folder = files();
+        let doomed = folder.path().with_extension("doomed");
+        drop(seal(folder.path(), facts(), Value::Null, Durability::Kept).unwrap());
+        let mut first = Snapshot::open(folder.path()).unwrap();
+        let second = Snapshot::open(folder.path()).unwrap();
+        first.release();
+        let held = discard(folder.path(), &doomed).unwrap_err();
+        assert_eq!(held.kind(), ErrorKind::WouldBlock);
+        drop(second);
+        discard(folder.path(), &doomed).unwrap();
+        assert!(matches!(
+            Snapshot::open(folder.path()),
+            Err(SnapshotError::Missing { .. })
+        ));
+        fs::remove_dir_all(doomed).unwrap();
+    }
+
+    #[test]
+    fn times_that_changed_are_never_believed_on_the_same_start_of_the_host() {
+        let folder = files();
+        drop(seal(folder.path(), facts(), Value::Null, Durability::Kept).unwrap());
+        let written = fs::read(folder.path().join(MANIFEST_FILE)).unwrap();
+        await_tick(folder.path());
+        let memory = File::options()
+            .write(true)
+            .open(folder.path().join(MEMORY_FILE))
+            .unwrap();
+        memory.write_all_at(b"data", 2_500_000).unwrap();
+        drop(Snapshot::open(folder.path()).unwrap());
+        let now = fs::read(folder.path().join(MANIFEST_FILE)).unwrap();
+        assert_eq!(now, written, "the new times were written down");
+    }
+
+    #[test]
+    fn a_description_reads_no_data() {
+        let folder = files();
+        drop(seal(folder.path(), facts(), Value::Null, Durability::Kept).unwrap());
+        let memory = File::options()
+            .write(true)
+            .open(folder.path().join(MEMORY_FILE))
+            .unwrap();
+        memory.write_all_at(b"x", 2_500_000).unwrap();
+        assert_eq!(
+            Description::read(folder.path()).unwrap().facts(),
+            &facts(),
+            "the same size is not looked into"
+        );
+        memory.set_len(1).unwrap();
+        assert!(matches!(
+            Description::read(folder.path()),
+            Err(SnapshotError::Damaged { .. })
+        ));
     }
 
     #[test]

@@ -13,7 +13,7 @@
 //! A snapshot decides what a machine does, so it is believed only in a directory that nobody else can write to, and only if
 //! its files have the digests that were written down. Reading them takes long, so the digests are taken again only when the
 //! files' inode, size or times are not those of the last time, or when the host was started since. A change time cannot be
-//! set back without the rights of root.
+//! set back without the rights of root. Times that have changed stay suspicious until the host is started anew.
 
 mod digest;
 mod error;
@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 pub use error::SnapshotError;
 pub use facts::{Difference, Facts, HostCpu, Origin};
-pub use manifest::{Durability, Snapshot, seal};
+pub use manifest::{Description, Durability, Snapshot, discard, seal};
 
 /// The files that an engine writes, and reads to go on. They belong together, and to the disks as they were at that moment.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -121,8 +121,12 @@ impl Scene {
     /// Prepares what `operation` needs, outside the process that does it.
     async fn prepare(&self, operation: Operation) {
         if operation == Operation::Make {
-            let all = TemplatePruneOptions::default();
+            let all = TemplatePruneOptions {
+                all: true,
+                ..TemplatePruneOptions::default()
+            };
             self.pyro.prune_templates(all).await.unwrap();
+            assert!(self.pyro.list_templates().await.unwrap().is_empty());
         }
         if operation == Operation::Restore && !self.kept.exists() {
             let mut source = super::lifecycle::started(&self.pyro, &options()).await;

@@ -9,6 +9,8 @@ mod environment;
 mod exact;
 mod exit_codes;
 mod failures;
+mod fallback;
+mod fork;
 mod full_disk;
 mod guest;
 mod image_build;

@@ -1,5 +1,8 @@
 //! The SDK against a real machine: many commands in one machine, detached machines, signals.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use pyro::{
@@ -25,6 +28,20 @@ pub(super) async fn started(world: &World, options: &MachineOptions) -> Machine 
         .unwrap();
     machine.wait_ready(|_| {}).await.unwrap();
     machine
+}
+
+/// Stops a machine in order over its control socket, and gives back all that is said.
+pub(super) fn stopped_over(control_socket: &Path) -> String {
+    let mut control = UnixStream::connect(control_socket).unwrap();
+    control
+        .set_read_timeout(Some(Duration::from_mins(1)))
+        .unwrap();
+    control
+        .write_all(b"{\"request\":\"stop\",\"orderly\":true}\n")
+        .unwrap();
+    let mut told = String::new();
+    control.read_to_string(&mut told).unwrap();
+    told
 }
 
 pub(super) async fn output(machine: &mut Machine, line: &str) -> (String, i32) {
@@ -131,13 +148,7 @@ async fn a_detached_machine_outlives_its_owner_and_ends_in_order() {
     let [_] = traces::supervisors(&world)[..] else {
         panic!("one supervisor")
     };
-    let mut control = std::os::unix::net::UnixStream::connect(&ready.control_socket).unwrap();
-    control
-        .set_read_timeout(Some(Duration::from_mins(1)))
-        .unwrap();
-    std::io::Write::write_all(&mut control, b"{\"request\":\"stop\",\"orderly\":true}\n").unwrap();
-    let mut told = String::new();
-    std::io::Read::read_to_string(&mut control, &mut told).unwrap();
+    let told = stopped_over(&ready.control_socket);
     assert_eq!(told, "{\"event\":\"ended\",\"reason\":\"stopped\"}\n");
     traces::assert_none(&world);
 }

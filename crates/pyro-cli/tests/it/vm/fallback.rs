@@ -1,0 +1,79 @@
+//! What a machine begins with turns out to be of no use.
+
+use std::fs;
+
+use pyro::{MachineOptions, StartKind};
+use pyro_testing::{World, traces};
+use pyro_vm::snapshot::{DEVICES_FILE, Description, Durability, seal};
+
+use super::lifecycle::{client, started};
+use super::sdk::output;
+use super::world;
+
+/// Runs a command, and tells how the machine began.
+fn ran(world: &World) -> (String, String) {
+    let finished = world.run(&["--json"], &["echo", "done"]).run();
+    assert_eq!(finished.code(), 0, "{}", finished.stderr_text());
+    let report = finished.json();
+    assert_eq!(report["stdout"], "done\n");
+    let began = report["started"].as_str().unwrap().to_owned();
+    (began, finished.stderr_text())
+}
+
+#[test]
+fn a_machine_boots_if_its_template_does_not_load() {
+    let world = World::with_own_templates(env!("CARGO_BIN_EXE_pyro"));
+    assert_eq!(ran(&world).0, "made");
+    let listed = world.pyro(&["template", "list", "--json"]).run().json();
+    let key = listed["templates"][0]["key"].as_str().unwrap().to_owned();
+    let template = world.cache().join("templates").join(key);
+    let described = Description::read(&template).unwrap();
+    let (facts, attached) = (described.facts().clone(), described.attached().clone());
+    // As whole as any, by its digests, and yet no state of any engine's devices.
+    let devices = template.join(DEVICES_FILE);
+    let length = fs::metadata(&devices).unwrap().len();
+    fs::write(&devices, vec![7; usize::try_from(length).unwrap()]).unwrap();
+    drop(seal(&template, facts, attached, Durability::Kept).unwrap());
+    let (began, told) = ran(&world);
+    assert_eq!(began, "cold");
+    assert!(told.contains("going on from the template"), "{told}");
+    // Nobody meets it again.
+    assert!(!template.exists());
+    assert_eq!(ran(&world).0, "made");
+    assert_eq!(ran(&world).0, "warm");
+    traces::assert_none(&world);
+}
+
+#[tokio::test]
+async fn the_disk_of_a_paused_machine_is_not_booted_without_its_memory() {
+    let world = world();
+    let pyro = client(&world);
+    let mut source = started(&pyro, &MachineOptions::default()).await;
+    assert_eq!(output(&mut source, "echo kept > /root/kept").await.1, 0);
+    source.pause().await.unwrap();
+    let directory = world.state().join("paused");
+    source.snapshot(&directory).await.unwrap();
+    source.stop(false).await.unwrap();
+    let smaller = MachineOptions {
+        mem_mib: 512,
+        ..MachineOptions::default()
+    };
+    for (options, fits) in [(smaller, false), (MachineOptions::default(), true)] {
+        let quiet = pyro::progress::ignore();
+        let restored = pyro.restore_machine("debian:12", &directory, true, &options, &quiet);
+        let mut machine = restored.await.unwrap();
+        let ready = machine.wait_ready(|_| {}).await.cloned();
+        if fits {
+            assert_eq!(ready.unwrap().started, StartKind::Restored);
+            assert_eq!(output(&mut machine, "cat /root/kept").await.0, "kept\n");
+            machine.stop(true).await.unwrap();
+        } else {
+            let text = pyro::error::chain(&ready.unwrap_err());
+            assert!(
+                text.contains("the machine was paused when it was taken"),
+                "{text}"
+            );
+        }
+    }
+    traces::assert_none(&world);
+}

@@ -80,11 +80,6 @@ pub(crate) fn machine_arguments(
         .option("-object", memory(spec, fds))
         // As `suppress-vmdesc`: there is no such section in what is loaded.
         .option("-global", "migration.send-configuration=off")
-        // QEMU opens these two anew by name. That follows the descriptor, not the path, so the directories on the way may be
-        // closed to its user, but the files themselves must be readable to it. `/dev/fdset` is not understood here (7.2).
-        .option("-kernel", format!("/dev/fd/{}", fds.kernel))
-        .option("-initrd", format!("/dev/fd/{}", fds.initramfs))
-        .option("-append", kernel_command_line(spec, accelerator, tsc_khz))
         .option("-chardev", socket("console", fds.console))
         .option("-serial", "chardev:console")
         .option("-chardev", socket("link", fds.link))
@@ -103,6 +98,16 @@ pub(crate) fn machine_arguments(
             "-mon",
             Properties::of("chardev=qmp").with("mode", "control"),
         );
+    match fds.devices {
+        // QEMU opens these two anew by name. That follows the descriptor, not the path, so the directories on the way may be
+        // closed to its user, but the files themselves must be readable to it. `/dev/fdset` is not understood here (7.2).
+        None => arguments
+            .option("-kernel", format!("/dev/fd/{}", fds.kernel))
+            .option("-initrd", format!("/dev/fd/{}", fds.initramfs))
+            .option("-append", kernel_command_line(spec, accelerator, tsc_khz)),
+        // Its kernel lies in its memory; QEMU would read the file into its own, too.
+        Some(_) => arguments.flag("-S").option("-incoming", "defer"),
+    };
     match spec.freed_memory {
         FreedMemory::Kept => {}
         // Nothing is ever asked of the guest, which reports by itself. One without the driver keeps what it has touched.
@@ -132,9 +137,6 @@ pub(crate) fn machine_arguments(
                 Properties::of("virtio-net-device").with("netdev", "net0"),
             ),
     };
-    if fds.devices.is_some() {
-        arguments.flag("-S").option("-incoming", "defer");
-    }
     arguments.words
 }
 

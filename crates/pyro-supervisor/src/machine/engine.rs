@@ -32,24 +32,35 @@ pub(super) async fn choose(
         EngineChoice::QemuTcg => qemu(order, Preference::Only(Accelerator::Tcg), uid).await,
         EngineChoice::Auto => {
             let first = match preferred(order, starting.ordered.as_ref()) {
-                EngineChoice::Firecracker => firecracker(order, uid, &probe_dir).await.ok(),
-                EngineChoice::QemuKvm => qemu(order, Preference::Only(Accelerator::Kvm), uid)
-                    .await
-                    .ok(),
-                EngineChoice::QemuTcg => qemu(order, Preference::Only(Accelerator::Tcg), uid)
-                    .await
-                    .ok(),
+                EngineChoice::Firecracker => Some(firecracker(order, uid, &probe_dir).await),
+                EngineChoice::QemuKvm => {
+                    Some(qemu(order, Preference::Only(Accelerator::Kvm), uid).await)
+                }
+                EngineChoice::QemuTcg => {
+                    Some(qemu(order, Preference::Only(Accelerator::Tcg), uid).await)
+                }
                 EngineChoice::Auto => None,
             };
             match first {
-                Some(engine) => Ok(engine),
+                Some(Ok(engine)) => Ok(engine),
                 None => qemu(order, Preference::Auto, uid).await,
+                Some(Err(first)) => qemu(order, Preference::Auto, uid)
+                    .await
+                    .map_err(|second| both(&first, *second)),
             }
         }
     };
     // Of a probe nothing is kept, and what cannot be removed now goes with the machine.
     let _ = std::fs::remove_dir_all(&probe_dir);
     chosen
+}
+
+/// Neither what was tried first nor what came second runs guests.
+fn both(first: &Failure, second: Failure) -> Box<Failure> {
+    Box::new(Failure {
+        message: format!("{}; {}", second.message, first.message),
+        ..second
+    })
 }
 
 /// A probe that passed proves less than a boot that failed: the next machine runs on another engine.

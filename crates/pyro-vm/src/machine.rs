@@ -9,9 +9,7 @@
 
 use crate::console::ConsoleLog;
 use crate::disk::{copy_data, punch_zeros};
-use crate::firecracker::{
-    ApiError, FirecrackerMachine, FirecrackerMissing, SnapshotError, SnapshotKind, Vsock,
-};
+use crate::firecracker::{ApiError, FirecrackerMachine, FirecrackerMissing, SnapshotError, Vsock};
 use crate::jail::{CgroupPath, MachineUid};
 use crate::memory;
 use crate::qemu::qmp::QmpError;
@@ -221,7 +219,7 @@ async fn save_firecracker(
     files: &SnapshotFiles,
     deadline: Duration,
 ) -> Result<Saving, ControlError> {
-    match machine.snapshot(SnapshotKind::Full, files, deadline).await {
+    match machine.snapshot(files, deadline).await {
         Err(SnapshotError::OtherFileSystem { .. }) => {}
         Err(error) => return Err(error.into()),
         Ok(()) => {
@@ -234,7 +232,7 @@ async fn save_firecracker(
         devices: beside("saved-devices"),
         memory: beside("saved-memory"),
     };
-    machine.snapshot(SnapshotKind::Full, &own, deadline).await?;
+    machine.snapshot(&own, deadline).await?;
     let to = files.clone();
     Ok(Saving::by(move || {
         let copy = |from: &Path, to: &Path| {

@@ -2,7 +2,7 @@
 
 use super::world::{Then, firecracker, options_for, read, world};
 use crate::guest::{GREETING, World, options, qemu};
-use pyro_vm::firecracker::{self, DirtyPages};
+use pyro_vm::firecracker;
 use pyro_vm::qemu::{self, QemuBegin, QemuStarted};
 use pyro_vm::{
     Accelerator, CgroupPath, GuestMemory, MachineSpec, MemoryMib, StartError, StartOptions,
@@ -78,7 +78,7 @@ async fn a_firecracker_is_limited_and_its_group_removed() {
     let world = world(&Then::Count);
     let spec = world.spec("bbbbbbbbbb32");
     let Some(place) = place(&spec) else { return };
-    let mut options = options_for(&world, "fc", DirtyPages::Untracked);
+    let mut options = options_for(&world, "fc");
     options.start.cgroup = Some(place.clone());
     let mut started = firecracker::start(&firecracker(), &spec, options)
         .await

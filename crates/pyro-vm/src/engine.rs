@@ -5,7 +5,8 @@
 use crate::firecracker::{self, Firecracker, FirecrackerOptions};
 use crate::machine::{Begin, Link, RunningMachine, StartError, StartOptions, Started};
 use crate::memory::GuestMemory;
-use crate::qemu::{self, Accelerator, EngineIdentity, Qemu, QemuBegin};
+use crate::program::EngineIdentity;
+use crate::qemu::{self, Accelerator, Qemu, QemuBegin};
 use crate::snapshot::SnapshotFiles;
 use crate::spec::{FreedMemory, MachineSpec};
 use rustix::fs::OFlags;

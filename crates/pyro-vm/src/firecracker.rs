@@ -12,7 +12,7 @@ mod vsock;
 
 pub use api::ApiError;
 pub use config::{GUEST_CID, MAX_DRIVES};
-pub use locate::{Firecracker, FirecrackerMissing};
+pub use locate::Firecracker;
 pub use machine::{
     FirecrackerMachine, FirecrackerOptions, FirecrackerStarted, SnapshotError, restore, start,
 };

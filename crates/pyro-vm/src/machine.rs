@@ -9,11 +9,11 @@
 
 use crate::console::ConsoleLog;
 use crate::disk::{copy_data, punch_zeros};
-use crate::firecracker::{ApiError, FirecrackerMachine, FirecrackerMissing, SnapshotError, Vsock};
+use crate::firecracker::{ApiError, FirecrackerMachine, SnapshotError, Vsock};
 use crate::jail::{CgroupPath, MachineUid};
 use crate::memory;
+use crate::qemu::QemuMachine;
 use crate::qemu::qmp::QmpError;
-use crate::qemu::{ProgramMissing, QemuMachine};
 use crate::snapshot::SnapshotFiles;
 use crate::spec::{DiskId, SpecError};
 use std::fmt;
@@ -385,20 +385,6 @@ pub enum StartError {
         #[from]
         source: SpecError,
     },
-    /// The engine is not installed.
-    #[error("the engine is not installed")]
-    ProgramMissing {
-        /// What was looked for.
-        #[from]
-        source: ProgramMissing,
-    },
-    /// Firecracker is not installed.
-    #[error("Firecracker is not installed")]
-    FirecrackerMissing {
-        /// What was looked for.
-        #[from]
-        source: FirecrackerMissing,
-    },
     /// The engine lacks what the specification asks for.
     #[error("{engine} does not support {feature}")]
     Unsupported {
@@ -516,8 +502,6 @@ impl StartError {
     /// What to do about it, where that is known.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::ProgramMissing { source } => Some(source.hint().to_owned()),
-            Self::FirecrackerMissing { source } => Some(source.hint().to_owned()),
             Self::Unsupported { hint, .. } => Some((*hint).to_owned()),
             Self::Exec { program, source }
                 if source.kind() == io::ErrorKind::NotFound

@@ -1,9 +1,8 @@
 //! Finding out which engines run guests on this host, for `pyro doctor`.
 
 use pyro_protocol::supervise::{EngineChoice, EngineFinding, JailLayer, ProbeOrder, ProbeReport};
-use pyro_vm::firecracker::FirecrackerMissing;
 use pyro_vm::probe::{Finding, Preference, ProbeCache};
-use pyro_vm::{Accelerator, Firecracker, MachineUid, Qemu};
+use pyro_vm::{Accelerator, Firecracker, MachineUid, ProgramMissing, Qemu};
 
 use crate::journal::make_private_dir;
 use crate::uid::UidSlot;
@@ -94,7 +93,7 @@ fn is_preferred(order: &ProbeOrder) -> bool {
 async fn probe_firecracker(
     order: &ProbeOrder,
     cache: &ProbeCache,
-    firecracker: &Result<Firecracker, FirecrackerMissing>,
+    firecracker: &Result<Firecracker, ProgramMissing>,
     qemu: Option<&Qemu>,
     uid: Option<MachineUid>,
 ) -> EngineFinding {

@@ -6,9 +6,7 @@
 
 use pyro_vm::console::ConsoleLog;
 use pyro_vm::disk::clone_sparse;
-use pyro_vm::firecracker::{
-    DirtyPages, Firecracker, FirecrackerOptions, SnapshotKind, Vsock, restore, start,
-};
+use pyro_vm::firecracker::{Firecracker, FirecrackerOptions, Vsock, restore, start};
 use pyro_vm::snapshot::SnapshotFiles;
 use pyro_vm::{
     Access, Disk, DiskId, KernelArgument, MachineId, MachineSpec, MachineUid, MemoryMib, Network,
@@ -71,9 +69,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut machine = source.machine;
     let begin = Instant::now();
     machine.pause(DEADLINE).await?;
-    machine
-        .snapshot(SnapshotKind::Full, &files, DEADLINE)
-        .await?;
+    machine.snapshot(&files, DEADLINE).await?;
     println!("snapshot after {:?}", begin.elapsed());
     machine.kill().await?;
     for number in 1..=clones {
@@ -133,8 +129,6 @@ fn options(folder: &Path, name: &str) -> FirecrackerOptions {
             ready_within: DEADLINE,
         },
         directory: folder.join(name),
-        dirty_pages: DirtyPages::Untracked,
-        disk_rate: None,
     }
 }
 

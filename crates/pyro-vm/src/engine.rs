@@ -2,10 +2,11 @@
 //!
 //! Owns what all engines have in common for their caller. Never decides which one runs a machine.
 
-use crate::firecracker::{self, DirtyPages, Firecracker, FirecrackerOptions};
+use crate::firecracker::{self, Firecracker, FirecrackerOptions};
 use crate::machine::{Begin, Link, RunningMachine, StartError, StartOptions, Started};
 use crate::memory::GuestMemory;
-use crate::qemu::{self, Accelerator, EngineIdentity, Qemu, QemuBegin};
+use crate::program::EngineIdentity;
+use crate::qemu::{self, Accelerator, Qemu, QemuBegin};
 use crate::snapshot::SnapshotFiles;
 use crate::spec::{FreedMemory, MachineSpec};
 use rustix::fs::OFlags;
@@ -75,8 +76,6 @@ pub async fn start(
             let options = FirecrackerOptions {
                 start: options,
                 directory: directory.to_owned(),
-                dirty_pages: DirtyPages::Untracked,
-                disk_rate: None,
             };
             let started = match begin {
                 // It writes the memory when it is asked to.

@@ -10,15 +10,9 @@ mod machine;
 mod place;
 mod vsock;
 
-pub use api::{
-    Action, Api, ApiError, BalloonConfig, BalloonStatistics, BalloonUpdate, BootSource, CacheType,
-    DirtyPages, DriveConfig, EntropyConfig, FileName, HugePages, InstanceInfo, InstanceState,
-    IoEngine, LogLevel, LoggerConfig, MachineConfig, MemoryBackend, MemoryBackendType,
-    MetricsConfig, NetworkInterface, RateLimiter, RunState, SnapshotCreate, SnapshotKind,
-    SnapshotLoad, TokenBucket, VsockConfig,
-};
+pub use api::ApiError;
 pub use config::{GUEST_CID, MAX_DRIVES};
-pub use locate::{Firecracker, FirecrackerMissing};
+pub use locate::Firecracker;
 pub use machine::{
     FirecrackerMachine, FirecrackerOptions, FirecrackerStarted, SnapshotError, restore, start,
 };

@@ -20,6 +20,7 @@ pub mod machine;
 pub mod memory;
 pub mod probe;
 pub mod process;
+mod program;
 pub mod qemu;
 pub mod snapshot;
 pub mod spec;
@@ -33,6 +34,7 @@ pub use machine::{
     Started,
 };
 pub use memory::GuestMemory;
+pub use program::{EngineIdentity, ProgramMissing, VersionError};
 pub use qemu::{Accelerator, Qemu};
 pub use spec::{
     Access, Disk, DiskId, FreedMemory, KernelArgument, MachineId, MachineSpec, MemoryMib, Network,

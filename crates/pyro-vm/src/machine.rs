@@ -9,13 +9,11 @@
 
 use crate::console::ConsoleLog;
 use crate::disk::{copy_data, punch_zeros};
-use crate::firecracker::{
-    ApiError, FirecrackerMachine, FirecrackerMissing, SnapshotError, SnapshotKind, Vsock,
-};
+use crate::firecracker::{ApiError, FirecrackerMachine, SnapshotError, Vsock};
 use crate::jail::{CgroupPath, MachineUid};
 use crate::memory;
+use crate::qemu::QemuMachine;
 use crate::qemu::qmp::QmpError;
-use crate::qemu::{ProgramMissing, QemuMachine};
 use crate::snapshot::SnapshotFiles;
 use crate::spec::{DiskId, SpecError};
 use std::fmt;
@@ -221,7 +219,7 @@ async fn save_firecracker(
     files: &SnapshotFiles,
     deadline: Duration,
 ) -> Result<Saving, ControlError> {
-    match machine.snapshot(SnapshotKind::Full, files, deadline).await {
+    match machine.snapshot(files, deadline).await {
         Err(SnapshotError::OtherFileSystem { .. }) => {}
         Err(error) => return Err(error.into()),
         Ok(()) => {
@@ -234,7 +232,7 @@ async fn save_firecracker(
         devices: beside("saved-devices"),
         memory: beside("saved-memory"),
     };
-    machine.snapshot(SnapshotKind::Full, &own, deadline).await?;
+    machine.snapshot(&own, deadline).await?;
     let to = files.clone();
     Ok(Saving::by(move || {
         let copy = |from: &Path, to: &Path| {
@@ -387,20 +385,6 @@ pub enum StartError {
         #[from]
         source: SpecError,
     },
-    /// The engine is not installed.
-    #[error("the engine is not installed")]
-    ProgramMissing {
-        /// What was looked for.
-        #[from]
-        source: ProgramMissing,
-    },
-    /// Firecracker is not installed.
-    #[error("Firecracker is not installed")]
-    FirecrackerMissing {
-        /// What was looked for.
-        #[from]
-        source: FirecrackerMissing,
-    },
     /// The engine lacks what the specification asks for.
     #[error("{engine} does not support {feature}")]
     Unsupported {
@@ -518,8 +502,6 @@ impl StartError {
     /// What to do about it, where that is known.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::ProgramMissing { source } => Some(source.hint().to_owned()),
-            Self::FirecrackerMissing { source } => Some(source.hint().to_owned()),
             Self::Unsupported { hint, .. } => Some((*hint).to_owned()),
             Self::Exec { program, source }
                 if source.kind() == io::ErrorKind::NotFound

@@ -9,13 +9,12 @@ mod machine;
 pub mod qmp;
 mod running;
 
-pub use locate::{EngineIdentity, ProgramMissing, Qemu, VersionError};
+pub use locate::Qemu;
 pub use machine::start;
 pub use running::{QemuBegin, QemuMachine, QemuStarted};
 
 pub(crate) use args::{GUEST_MACHINE, accelerator_arguments, socket};
 pub(crate) use kvm::{KVM_DEVICE, KvmDevice};
-pub(crate) use locate::{identify, version_line};
 pub(crate) use machine::{Confinement, kvm_group, spawn};
 
 use serde::{Deserialize, Serialize};

@@ -103,7 +103,7 @@ pub enum Network {
 pub enum FreedMemory {
     /// It stays with the engine until the machine ends.
     Kept,
-    /// The guest reports it and the host has it back. Never for a guest whose memory is a private mapping of a file that others
+    /// The guest reports it and the host has it back, unless the engine is Firecracker, which cannot. Never for a guest whose memory is a private mapping of a file that others
     /// use: the engine (QEMU 7.2) punches holes into that file, also when a guest does so unasked.
     Returned,
 }

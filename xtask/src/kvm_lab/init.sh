@@ -50,6 +50,8 @@ for number in 0:stdin 1:stdout 2:stderr; do
 done
 mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
+# As systemd does it, so that engines are limited as on other systems.
+echo '+memory +pids' >/sys/fs/cgroup/cgroup.subtree_control || give_up 'cannot hand down memory and processes'
 ip link set lo up
 hostname kvm-lab
 chmod 666 /dev/kvm || give_up 'there is no /dev/kvm'

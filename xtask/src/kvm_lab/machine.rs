@@ -3,7 +3,7 @@
 //! Leaves nothing behind: QEMU dies with the thread that started it, and the scratch disk has no name.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -60,11 +60,7 @@ pub(super) fn run(
         .context("standard error was asked to be a pipe")?;
     let (ended, end) = mpsc::channel();
     // The pipe closes when QEMU is gone: so its end can be waited for with a limit.
-    let listener = thread::spawn(move || {
-        let mut words = Vec::new();
-        let _ = said.take(MAX_WORDS).read_to_end(&mut words);
-        let _ = ended.send(words);
-    });
+    let listener = thread::spawn(move || ended.send(first_words(said)));
     let waited = end.recv_timeout(options.time_limit);
     if waited.is_err() {
         qemu.kill()?;
@@ -87,6 +83,16 @@ pub(super) fn run(
             End::Lab(format!("QEMU ended with {exit}\n{}", words.trim_end()))
         }
     })
+}
+
+/// The first [`MAX_WORDS`] of a stream, once it has ended. What comes after them is read and dropped: a pipe that nobody reads
+/// would hold up its writer.
+fn first_words(mut stream: impl Read) -> Vec<u8> {
+    let mut words = Vec::new();
+    // Words that cannot be read are missing where they are told, and nothing else.
+    let _ = stream.by_ref().take(MAX_WORDS).read_to_end(&mut words);
+    let _ = io::copy(&mut stream, &mut io::sink());
+    words
 }
 
 /// A scratch disk with an empty file system, made in `directory` and nameless from then on.
@@ -182,6 +188,19 @@ mod tests {
         for wrong in [&b""[..], b"256\n", b"seven\n", b"\xff"] {
             assert_eq!(parsed(wrong), None);
         }
+    }
+
+    #[test]
+    fn words_end_when_their_writer_is_gone_however_many_they_are() {
+        let (mut writer, reader) = UnixStream::pair().unwrap();
+        let listener = thread::spawn(move || first_words(reader));
+        let words = vec![b'w'; usize::try_from(MAX_WORDS).unwrap()];
+        for _ in 0..64 {
+            writer.write_all(&words).unwrap();
+        }
+        assert!(!listener.is_finished());
+        drop(writer);
+        assert_eq!(listener.join().unwrap(), words);
     }
 
     #[test]

@@ -46,7 +46,7 @@ const SPAWNING_MODULES: [(&str, &str); 19] = [
         "the VMM, where it is Firecracker",
     ),
     (
-        "crates/pyro-vm/src/qemu/locate.rs",
+        "crates/pyro-vm/src/program.rs",
         "an engine, for its version",
     ),
     (

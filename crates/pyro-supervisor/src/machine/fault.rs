@@ -24,9 +24,9 @@ pub(super) fn start_failure(error: &StartError) -> Box<Failure> {
         StartError::DiskUnreadable { .. } | StartError::DiskInUse { .. } => {
             (FailureCause::Image, None)
         }
-        StartError::KvmMissing
-        | StartError::KvmPermissionDenied { .. }
-        | StartError::FirecrackerMissing { .. } => (FailureCause::Engine, None),
+        StartError::KvmMissing | StartError::KvmPermissionDenied { .. } => {
+            (FailureCause::Engine, None)
+        }
         StartError::Unsupported { .. } => {
             let told = Box::new(Failure {
                 code: ErrorCode::Unsupported,

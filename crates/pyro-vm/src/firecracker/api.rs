@@ -6,19 +6,16 @@
 mod action;
 mod http;
 
-pub use action::{
-    Action, BalloonConfig, BalloonStatistics, BalloonUpdate, BootSource, CacheType, DirtyPages,
-    DriveConfig, EntropyConfig, FileName, HugePages, InstanceInfo, InstanceState, IoEngine,
-    LogLevel, LoggerConfig, MachineConfig, MemoryBackend, MemoryBackendType, MetricsConfig,
-    NetworkInterface, RateLimiter, RunState, SnapshotCreate, SnapshotKind, SnapshotLoad,
-    TokenBucket, VsockConfig,
+pub(crate) use action::{
+    Action, BootSource, CacheType, DriveConfig, FileName, HugePages, IoEngine, MachineConfig,
+    MemoryBackend, MemoryBackendType, RunState, SnapshotCreate, SnapshotKind, SnapshotLoad,
+    VsockConfig,
 };
 
 use http::{Answer, HttpError};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
@@ -29,51 +26,23 @@ const MAX_MESSAGE_CHARS: usize = 400;
 
 /// The control interface of one Firecracker process.
 #[derive(Debug)]
-pub struct Api {
+pub(crate) struct Api {
     socket: PathBuf,
 }
 
 impl Api {
     /// The interface on the Unix socket at `socket`, which need not exist yet.
-    pub fn new(socket: impl Into<PathBuf>) -> Self {
+    pub(crate) fn new(socket: impl Into<PathBuf>) -> Self {
         Self {
             socket: socket.into(),
         }
     }
 
-    /// Where its socket is.
-    pub fn socket(&self) -> &Path {
-        &self.socket
-    }
-
     /// Sends a request that has no answer but success.
-    pub async fn send(&self, action: &Action, deadline: Duration) -> Result<(), ApiError> {
+    pub(crate) async fn send(&self, action: &Action, deadline: Duration) -> Result<(), ApiError> {
         self.exchange(action, Instant::now() + deadline)
             .await
             .map(drop)
-    }
-
-    /// Who the process is and in what state.
-    pub async fn instance_info(&self, deadline: Duration) -> Result<InstanceInfo, ApiError> {
-        self.ask(&Action::InstanceInfo, deadline).await
-    }
-
-    /// The version that runs, such as `1.12.1`.
-    pub async fn version(&self, deadline: Duration) -> Result<String, ApiError> {
-        #[derive(Deserialize)]
-        struct Version {
-            firecracker_version: String,
-        }
-        let version: Version = self.ask(&Action::Version, deadline).await?;
-        Ok(cut(&version.firecracker_version))
-    }
-
-    /// What the balloon's driver in the guest told last.
-    pub async fn balloon_statistics(
-        &self,
-        deadline: Duration,
-    ) -> Result<BalloonStatistics, ApiError> {
-        self.ask(&Action::BalloonStatistics, deadline).await
     }
 
     /// Waits until the process answers at all.
@@ -88,18 +57,6 @@ impl Api {
                 answer => return answer.map(drop),
             }
         }
-    }
-
-    async fn ask<T: DeserializeOwned>(
-        &self,
-        action: &Action,
-        deadline: Duration,
-    ) -> Result<T, ApiError> {
-        let body = self.exchange(action, Instant::now() + deadline).await?;
-        serde_json::from_slice(&body).map_err(|source| ApiError::Malformed {
-            request: action.name(),
-            source,
-        })
     }
 
     async fn exchange(&self, action: &Action, until: Instant) -> Result<Vec<u8>, ApiError> {
@@ -184,15 +141,6 @@ pub enum ApiError {
     NotHttp {
         /// What is wrong with it.
         what: &'static str,
-    },
-    /// An answer that is not what was asked for.
-    #[error("firecracker's answer to `{request}` is not understood")]
-    Malformed {
-        /// Method and path.
-        request: String,
-        /// Why.
-        #[source]
-        source: serde_json::Error,
     },
     /// The connection failed.
     #[error("the connection to firecracker failed during `{request}`")]

@@ -3,9 +3,8 @@
 //! Owns the kernel arguments, the names of files in Firecracker's directory and the order of disks. Never opens anything.
 
 use super::api::{
-    Action, BalloonConfig, BootSource, CacheType, DirtyPages, DriveConfig, EntropyConfig, FileName,
-    HugePages, IoEngine, MachineConfig, MemoryBackend, MemoryBackendType, RateLimiter,
-    SnapshotLoad, VsockConfig,
+    Action, BootSource, CacheType, DriveConfig, FileName, HugePages, IoEngine, MachineConfig,
+    MemoryBackend, MemoryBackendType, SnapshotLoad, VsockConfig,
 };
 use crate::kernel_arguments;
 use crate::machine::StartError;
@@ -14,8 +13,8 @@ use crate::spec::{Access, Disk, KernelArgument, MachineSpec, Network};
 /// The guest's address on its vsock, the same in every machine: each has a socket of its own on the host.
 pub const GUEST_CID: u32 = 3;
 
-/// Most disks of one machine. Every virtio device takes one of 19 interrupt lines (Firecracker 1.12); the vsock, the
-/// balloon, the source of random numbers and the generation counter take four.
+/// Most disks of one machine. Every virtio device takes one of 19 interrupt lines (Firecracker 1.12), and so do the vsock, the
+/// source of random numbers and the generation counter.
 pub const MAX_DRIVES: usize = 14;
 
 /// The engine's name in errors.
@@ -48,13 +47,6 @@ pub(super) mod name {
     pub(in crate::firecracker) const SAVE_MEMORY: &str = "save-memory";
 }
 
-/// What can be chosen beside the specification.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Choices {
-    pub(super) dirty_pages: DirtyPages,
-    pub(super) disk_rate: Option<RateLimiter>,
-}
-
 /// Refuses what Firecracker lacks.
 pub(super) fn check(spec: &MachineSpec) -> Result<(), StartError> {
     spec.check()?;
@@ -76,13 +68,12 @@ pub(super) fn check(spec: &MachineSpec) -> Result<(), StartError> {
 }
 
 /// The requests that come before the guest's first instruction, in their order.
-pub(super) fn boot_requests(spec: &MachineSpec, choices: Choices) -> Vec<Action> {
+pub(super) fn boot_requests(spec: &MachineSpec) -> Vec<Action> {
     let mut requests = vec![
         Action::Machine(MachineConfig {
             vcpu_count: spec.vcpus.get(),
             mem_size_mib: spec.memory.get(),
             smt: false,
-            track_dirty_pages: choices.dirty_pages == DirtyPages::Tracked,
             huge_pages: HugePages::None,
         }),
         Action::Boot(BootSource {
@@ -95,15 +86,11 @@ pub(super) fn boot_requests(spec: &MachineSpec, choices: Choices) -> Vec<Action>
         spec.disks
             .iter()
             .enumerate()
-            .map(|(index, disk)| drive(index, disk, choices.disk_rate)),
+            .map(|(index, disk)| drive(index, disk)),
     );
+    // No balloon, whatever is to become of freed memory: this engine's gives back what it is told to hold, and nobody tells.
     requests.extend([
-        Action::Balloon(BalloonConfig {
-            amount_mib: 0,
-            deflate_on_oom: true,
-            stats_polling_interval_s: 1,
-        }),
-        Action::Entropy(EntropyConfig::default()),
+        Action::Entropy,
         Action::Vsock(VsockConfig {
             guest_cid: GUEST_CID,
             uds_path: known(name::VSOCK),
@@ -113,14 +100,13 @@ pub(super) fn boot_requests(spec: &MachineSpec, choices: Choices) -> Vec<Action>
 }
 
 /// The request that loads a snapshot. The machine stands afterwards.
-pub(super) fn load_request(dirty_pages: DirtyPages) -> Action {
+pub(super) fn load_request() -> Action {
     Action::SnapshotLoad(SnapshotLoad {
         snapshot_path: known(name::LOAD_STATE),
         mem_backend: MemoryBackend {
             backend_type: MemoryBackendType::File,
             backend_path: known(name::LOAD_MEMORY),
         },
-        enable_diff_snapshots: dirty_pages == DirtyPages::Tracked,
         resume_vm: false,
     })
 }
@@ -135,7 +121,7 @@ pub(super) fn known(name: &str) -> FileName {
     FileName::new(name).expect("our names and disk ids are of the allowed characters")
 }
 
-fn drive(index: usize, disk: &Disk, rate_limiter: Option<RateLimiter>) -> Action {
+fn drive(index: usize, disk: &Disk) -> Action {
     Action::Drive(DriveConfig {
         drive_id: format!("disk{index}"),
         path_on_host: disk_name(disk),
@@ -145,7 +131,6 @@ fn drive(index: usize, disk: &Disk, rate_limiter: Option<RateLimiter>) -> Action
         // a crash of the host.
         cache_type: CacheType::Unsafe,
         io_engine: IoEngine::Sync,
-        rate_limiter,
     })
 }
 
@@ -168,7 +153,6 @@ fn kernel_command_line(spec: &MachineSpec) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::firecracker::api::TokenBucket;
     use crate::spec::{DiskId, FreedMemory, MachineId, MemoryMib, Vcpus};
     use std::fmt::Write;
 
@@ -207,42 +191,28 @@ mod tests {
 
     #[test]
     fn with_two_disks() {
-        let choices = Choices {
-            dirty_pages: DirtyPages::Untracked,
-            disk_rate: None,
-        };
-        insta::assert_snapshot!(text(&boot_requests(&spec(&["root", "upper"]), choices)));
+        insta::assert_snapshot!(text(&boot_requests(&spec(&["root", "upper"]))));
     }
 
     #[test]
-    fn without_disks_and_with_noted_pages() {
-        let choices = Choices {
-            dirty_pages: DirtyPages::Tracked,
-            disk_rate: None,
-        };
-        insta::assert_snapshot!(text(&boot_requests(&spec(&[]), choices)));
-        insta::assert_snapshot!(text(&[load_request(DirtyPages::Tracked)]));
+    fn without_disks() {
+        insta::assert_snapshot!(text(&boot_requests(&spec(&[]))));
     }
 
     #[test]
-    fn a_bound_holds_for_every_disk() {
-        let disk_rate = Some(RateLimiter {
-            bandwidth: None,
-            ops: Some(TokenBucket {
-                size: 100,
-                one_time_burst: None,
-                refill_time: 1_000,
-            }),
-        });
-        let choices = Choices {
-            dirty_pages: DirtyPages::Untracked,
-            disk_rate,
+    fn from_a_snapshot() {
+        insta::assert_snapshot!(text(&[load_request()]));
+    }
+
+    #[test]
+    fn no_machine_has_a_balloon() {
+        let freed = |freed_memory| MachineSpec {
+            freed_memory,
+            ..spec(&["root"])
         };
-        let requests = boot_requests(&spec(&["a", "b"]), choices);
-        let bounded = requests.iter().filter(
-            |request| matches!(request, Action::Drive(drive) if drive.rate_limiter == disk_rate),
-        );
-        assert_eq!(bounded.count(), 2);
+        let kept = boot_requests(&freed(FreedMemory::Kept));
+        assert_eq!(kept, boot_requests(&freed(FreedMemory::Returned)));
+        assert!(!text(&kept).contains("balloon"));
     }
 
     #[test]

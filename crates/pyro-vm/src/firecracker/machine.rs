@@ -8,11 +8,8 @@
 //! restore ──> paused ──┘       either ──> ended (guest reset, engine failed, killed)
 //! ```
 
-use super::api::{
-    Action, Api, ApiError, BalloonStatistics, BalloonUpdate, DirtyPages, InstanceState,
-    RateLimiter, RunState, SnapshotCreate, SnapshotKind,
-};
-use super::config::{Choices, boot_requests, check, disk_name, known, load_request, name};
+use super::api::{Action, Api, ApiError, RunState, SnapshotCreate, SnapshotKind};
+use super::config::{boot_requests, check, disk_name, known, load_request, name};
 use super::locate::Firecracker;
 use super::place::{Place, give};
 use super::vsock::Vsock;
@@ -50,11 +47,6 @@ pub struct FirecrackerOptions {
     /// The directory that Firecracker works in. It must not exist; its parent must. It is left behind: the caller removes
     /// it after the machine's end.
     pub directory: PathBuf,
-    /// Whether changed pages are noted.
-    pub dirty_pages: DirtyPages,
-    /// A bound on what the guest reads and writes on each of its disks. A restored machine keeps the one it was started
-    /// with.
-    pub disk_rate: Option<RateLimiter>,
 }
 
 /// What a successful start yields.
@@ -91,11 +83,7 @@ pub async fn start(
     })?;
     let mut files = vec![(name::KERNEL.into(), kernel), (name::INITRD.into(), initrd)];
     files.extend(open_disks(spec, &options)?);
-    let choices = Choices {
-        dirty_pages: options.dirty_pages,
-        disk_rate: options.disk_rate,
-    };
-    let mut requests = boot_requests(spec, choices);
+    let mut requests = boot_requests(spec);
     requests.push(Action::InstanceStart);
     launch(firecracker, spec, options, files, &requests).await
 }
@@ -125,7 +113,7 @@ pub async fn restore(
         (name::LOAD_MEMORY.into(), open(&snapshot.memory)?),
     ];
     files.extend(open_disks(spec, &options)?);
-    let requests = [load_request(options.dirty_pages)];
+    let requests = [load_request()];
     launch(firecracker, spec, options, files, &requests).await
 }
 
@@ -157,11 +145,6 @@ impl FirecrackerMachine {
         self.place.path()
     }
 
-    /// Whether the guest runs.
-    pub async fn state(&self, deadline: Duration) -> Result<InstanceState, ApiError> {
-        Ok(self.api.instance_info(deadline).await?.state)
-    }
-
     /// Stops the guest's processors. Pausing twice is no error.
     pub async fn pause(&self, deadline: Duration) -> Result<(), ApiError> {
         self.api
@@ -177,18 +160,17 @@ impl FirecrackerMachine {
     }
 
     /// Writes a snapshot of the paused machine into two new files on the file system of [`FirecrackerMachine::directory`].
-    /// The machine goes on afterwards if it is resumed. A full snapshot writes all of the memory, touched or not, so the
+    /// The machine goes on afterwards if it is resumed. All of the memory is written, touched or not, so the
     /// deadline should allow for the disk's speed. When this fails or is given up, neither file stays.
     pub async fn snapshot(
         &self,
-        kind: SnapshotKind,
         files: &SnapshotFiles,
         deadline: Duration,
     ) -> Result<(), SnapshotError> {
         let state = Offered::new(&self.place, name::SAVE_STATE, &files.devices)?;
         let memory = Offered::new(&self.place, name::SAVE_MEMORY, &files.memory)?;
         let request = Action::SnapshotCreate(SnapshotCreate {
-            snapshot_type: kind,
+            snapshot_type: SnapshotKind::Full,
             snapshot_path: known(name::SAVE_STATE),
             mem_file_path: known(name::SAVE_MEMORY),
         });
@@ -200,29 +182,6 @@ impl FirecrackerMachine {
         state.keep();
         memory.keep();
         Ok(())
-    }
-
-    /// Asks the guest to give `mib` of its memory back, or to take them again. It does so later, if its driver does at all.
-    pub async fn set_balloon(&self, mib: u32, deadline: Duration) -> Result<(), ApiError> {
-        self.api
-            .send(
-                &Action::BalloonUpdate(BalloonUpdate { amount_mib: mib }),
-                deadline,
-            )
-            .await
-    }
-
-    /// What the guest told of its memory last, at most a second ago.
-    pub async fn balloon_statistics(
-        &self,
-        deadline: Duration,
-    ) -> Result<BalloonStatistics, ApiError> {
-        self.api.balloon_statistics(deadline).await
-    }
-
-    /// Presses Ctrl-Alt-Del, which asks the guest's first process for an orderly end.
-    pub async fn send_ctrl_alt_del(&self, deadline: Duration) -> Result<(), ApiError> {
-        self.api.send(&Action::SendCtrlAltDel, deadline).await
     }
 
     /// Waits until the engine ends, for whatever reason. May be dropped and called again.

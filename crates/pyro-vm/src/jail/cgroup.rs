@@ -89,15 +89,30 @@ impl CgroupPath {
         }
     }
 
-    /// Makes the group with its limits, and opens the file by which a process enters it. Leaves no group if it fails.
+    /// Makes the group with its limits, and opens the file by which a process enters it. A group that an earlier engine of
+    /// this machine has left is used again, and fails as `ResourceBusy` if somebody is still in it. Leaves no group otherwise
+    /// if it fails.
     pub(crate) fn make(&self, memory: MemoryMib, accelerator: Accelerator) -> io::Result<OwnedFd> {
-        fs::create_dir(&self.0)?;
+        match fs::create_dir(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if self.is_populated()? {
+                    return Err(io::ErrorKind::ResourceBusy.into());
+                }
+            }
+            made => made?,
+        }
         let made = self.limit(memory, accelerator);
         if made.is_err() {
             // It is empty, so nothing keeps it.
             let _ = self.remove();
         }
         made
+    }
+
+    /// Whether a process is in it, or in a group below it.
+    fn is_populated(&self) -> io::Result<bool> {
+        let events = fs::read_to_string(self.0.join("cgroup.events"))?;
+        Ok(!events.lines().any(|line| line == "populated 0"))
     }
 
     fn limit(&self, memory: MemoryMib, accelerator: Accelerator) -> io::Result<OwnedFd> {
@@ -231,8 +246,12 @@ mod tests {
         io::Write::write_all(&mut &procs, child.id().to_string().as_bytes()).unwrap();
         assert_eq!(read("cgroup.procs"), format!("{}\n", child.id()));
         assert!(group.remove().is_err(), "somebody is in it");
+        let again = || group.make(MemoryMib::new(512).unwrap(), Accelerator::Kvm);
+        assert_eq!(again().unwrap_err().kind(), io::ErrorKind::ResourceBusy);
         child.kill().unwrap();
         child.wait().unwrap();
+        again().unwrap();
+        assert_eq!(read("memory.max"), format!("{}\n", 768 << 20));
         group.remove().unwrap();
         group.remove().unwrap();
         assert!(!group.as_path().exists());

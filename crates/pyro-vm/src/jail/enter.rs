@@ -37,25 +37,31 @@ pub(super) struct Report {
     pub(super) namespaces: Option<Errno>,
     /// Why the root is the host's.
     pub(super) root: Option<Errno>,
+    /// Why there are no rules of Landlock.
+    pub(super) landlock: Option<Errno>,
 }
 
 impl Report {
     fn encode(self) -> EncodedReport {
-        [self.namespaces, self.root]
+        [self.namespaces, self.root, self.landlock]
             .map(|refused| refused.map_or(0, Errno::raw_os_error).to_ne_bytes())
     }
 
     pub(super) fn decode(encoded: EncodedReport) -> Self {
-        let [namespaces, root] = encoded.map(|bytes| match i32::from_ne_bytes(bytes) {
+        let [namespaces, root, landlock] = encoded.map(|bytes| match i32::from_ne_bytes(bytes) {
             0 => None,
             number => Some(Errno::from_raw_os_error(number)),
         });
-        Self { namespaces, root }
+        Self {
+            namespaces,
+            root,
+            landlock,
+        }
     }
 }
 
-/// The form in which the child writes a report: two error numbers, 0 for none.
-pub(super) type EncodedReport = [[u8; 4]; 2];
+/// The form in which the child writes a report: three error numbers, 0 for none.
+pub(super) type EncodedReport = [[u8; 4]; 3];
 
 /// Has `command` enter the jail before it executes the program.
 #[expect(
@@ -82,7 +88,7 @@ impl Entry {
             // The kernel takes 0 for the writer. A host that refuses it leaves the engine in the cgroup of its parent.
             let _ = rustix::io::write(cgroup, b"0");
         }
-        let report = self.separate()?;
+        let (namespaces, root) = self.separate()?;
         self.limits.set()?;
         if let Some(identity) = &self.identity {
             set_thread_groups(&identity.groups)?;
@@ -96,37 +102,36 @@ impl Entry {
             return Err(Errno::SRCH.into());
         }
         set_no_new_privs(true)?;
-        if let Some(ruleset) = &self.ruleset {
-            restrict_self(ruleset)?;
-        }
+        let landlock = match &self.ruleset {
+            Some(ruleset) => {
+                restrict_self(ruleset)?;
+                None
+            }
+            None => Some(Errno::NOSYS),
+        };
         if let Some(pipe) = &self.report {
+            let report = Report {
+                namespaces,
+                root,
+                landlock,
+            };
             rustix::io::write(pipe, report.encode().as_flattened())?;
         }
         Ok(())
     }
 
-    /// Leaves the namespaces of the host, as far as it permits that. Once the root is being changed there is no way back, so
-    /// that must succeed.
-    fn separate(&self) -> io::Result<Report> {
+    /// Leaves the namespaces of the host, as far as it permits that, and tells why not, and why the root is the host's. Once the
+    /// root is being changed there is no way back, so that must succeed.
+    fn separate(&self) -> io::Result<(Option<Errno>, Option<Errno>)> {
         let Some(namespaces) = &self.namespaces else {
-            return Ok(Report {
-                namespaces: Some(Errno::NOSYS),
-                root: Some(Errno::NOSYS),
-            });
+            return Ok((Some(Errno::NOSYS), Some(Errno::NOSYS)));
         };
         if let Err(refused) = namespaces.enter() {
-            return Ok(Report {
-                namespaces: Some(refused),
-                root: Some(refused),
-            });
+            return Ok((Some(refused), Some(refused)));
         }
-        let root = match namespaces.change_root()? {
-            RootChange::Done => None,
-            RootChange::Refused(refused) => Some(refused),
-        };
-        Ok(Report {
-            namespaces: None,
-            root,
+        Ok(match namespaces.change_root()? {
+            RootChange::Done => (None, None),
+            RootChange::Refused(refused) => (None, Some(refused)),
         })
     }
 }

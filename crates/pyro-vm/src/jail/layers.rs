@@ -34,10 +34,10 @@ pub struct Layer {
 /// Finds out which layers a machine of this caller gets. Forks once, executes nothing, leaves nothing, and takes a few
 /// milliseconds.
 pub fn layers(uid: Option<MachineUid>) -> Vec<Layer> {
-    let report = try_out(uid);
-    let (namespaces, root) = match &report {
-        Ok(report) => (told(report.namespaces), told(report.root)),
-        Err(error) => (Some(error.to_string()), Some(error.to_string())),
+    let report = plain(uid).and_then(try_out);
+    let [namespaces, root, landlock] = match report {
+        Ok(report) => [report.namespaces, report.root, report.landlock].map(told),
+        Err(error) => [(); 3].map(|()| Some(error.to_string())),
     };
     vec![
         user(uid),
@@ -51,14 +51,14 @@ pub fn layers(uid: Option<MachineUid>) -> Vec<Layer> {
             "a file system of programs and libraries, read-only",
             root,
         ),
-        landlock(landlock_version()),
+        landlock_layer(landlock_version(), landlock),
         cgroup(),
     ]
 }
 
-fn try_out(uid: Option<MachineUid>) -> io::Result<Report> {
-    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
-    let jail = Jail::new(JailPlan {
+/// The jail of an engine that is given nothing.
+fn plain(uid: Option<MachineUid>) -> io::Result<Jail> {
+    Jail::new(JailPlan {
         program: Path::new(NOTHING),
         uid,
         group: None,
@@ -68,8 +68,13 @@ fn try_out(uid: Option<MachineUid>) -> io::Result<Report> {
         cgroup: None,
         workplace: None,
     })
-    .map_err(io::Error::other)?
-    .reporting_to(writer);
+    .map_err(io::Error::other)
+}
+
+/// Has a child enter `jail` and tell how far it got.
+pub(super) fn try_out(jail: Jail) -> io::Result<Report> {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+    let jail = jail.reporting_to(writer);
     let mut command = Command::new(NOTHING);
     command.env_clear();
     jail.confine(&mut command);
@@ -140,23 +145,27 @@ fn refusal_hint() -> String {
     "permit user namespaces to ordinary users; containers usually forbid them".into()
 }
 
-fn landlock(version: u32) -> Layer {
-    let on = version > 0;
-    let (told, hint) = match version {
-        0 => (
+fn landlock_layer(version: u32, refused: Option<String>) -> Layer {
+    let on = refused.is_none();
+    let (told, hint) = match (version, refused) {
+        (0, _) => (
             "this kernel does not offer it".to_owned(),
             Some(
                 "boot a kernel with Landlock (5.13 or later) and `landlock` among its `lsm=`"
                     .to_owned(),
             ),
         ),
-        version if version < COMPLETE_LANDLOCK => (
+        (_, Some(reason)) => (
+            format!("no process can be put under its rules here: {reason}"),
+            Some("mend what is told, and ask again".to_owned()),
+        ),
+        (version, None) if version < COMPLETE_LANDLOCK => (
             format!(
                 "opens nothing but its own files (version {version}); may send signals to processes of its user"
             ),
             Some("Linux 6.12 or later keeps signals inside, too".to_owned()),
         ),
-        version => (
+        (version, None) => (
             format!("opens nothing but its own files, signals nobody (version {version})"),
             None,
         ),

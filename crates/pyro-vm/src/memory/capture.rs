@@ -43,9 +43,6 @@ fn copy_own_pages(file: &File, pid: u32, to: &File) -> io::Result<()> {
     let pages = File::open(format!("/proc/{pid}/pagemap"))?;
     let content = File::open(format!("/proc/{pid}/mem"))?;
     let mappings = mappings(file, pid)?;
-    if mappings.is_empty() {
-        return Err(io::Error::other("the engine does not map the memory"));
-    }
     let mut entries = vec![0; ENTRIES * 8];
     let mut piece = vec![0; usize::try_from(MAX_PIECE).expect("a small constant")];
     for mapping in mappings {
@@ -98,6 +95,9 @@ fn own_runs(entries: &[u8]) -> Vec<std::ops::Range<u64>> {
     runs
 }
 
+/// What is wrong with mappings that a snapshot cannot be made from.
+const NOT_ONCE: &str = "the engine does not map every byte of the memory exactly once";
+
 /// A part of the file in the engine's address space.
 #[derive(Debug, PartialEq, Eq)]
 struct Part {
@@ -106,19 +106,52 @@ struct Part {
     offset: u64,
 }
 
+/// Where the engine has `file`, from its first byte to its last.
 fn mappings(file: &File, pid: u32) -> io::Result<Vec<Part>> {
-    let inode = file.metadata()?.ino();
-    let maps = File::open(format!("/proc/{pid}/maps"))?.take(MAX_MAPS_BYTES);
+    let metadata = file.metadata()?;
+    let maps = File::open(format!("/proc/{pid}/maps"))?;
+    whole(parts(maps, metadata.ino())?, metadata.len())
+}
+
+/// The private mappings of `inode` in a list in the form of `/proc/<pid>/maps`.
+fn parts(maps: impl Read, inode: u64) -> io::Result<Vec<Part>> {
+    let mut maps = BufReader::new(maps.take(MAX_MAPS_BYTES));
     let mut found = Vec::new();
-    for line in BufReader::new(maps).lines() {
+    for line in maps.by_ref().lines() {
         found.extend(part(&line?, inode));
+    }
+    if maps.get_ref().limit() == 0 {
+        return Err(io::Error::other("the engine has too many mappings"));
     }
     Ok(found)
 }
 
-/// One line of `/proc/<pid>/maps`, if it maps `inode` privately. The number alone decides: of the device the kernel shows
-/// another number than `stat` on some file systems, and a second file of this number would have to be mapped by our own
-/// engine.
+/// `parts` in the order of the file, if they are `length` bytes of it, each of them once.
+///
+/// This is what tells the memory from other files: their inodes may have the same number on other file systems. Of the
+/// device the kernel shows another number than `stat` on some file systems, so it cannot be compared.
+fn whole(mut parts: Vec<Part>, length: u64) -> io::Result<Vec<Part>> {
+    parts.sort_unstable_by_key(|part| part.offset);
+    let mut end = 0;
+    for part in &parts {
+        if part.offset != end {
+            return Err(io::Error::other(NOT_ONCE));
+        }
+        end = part
+            .end
+            .checked_sub(part.start)
+            .and_then(|bytes| end.checked_add(bytes))
+            .filter(|end| *end > part.offset && *end <= length)
+            .ok_or_else(|| io::Error::other(NOT_ONCE))?;
+    }
+    if end == length {
+        Ok(parts)
+    } else {
+        Err(io::Error::other(NOT_ONCE))
+    }
+}
+
+/// One line of `/proc/<pid>/maps`, if it maps `inode` privately.
 fn part(line: &str, inode: u64) -> Option<Part> {
     let mut words = line.split_ascii_whitespace();
     let (start, end) = words.next()?.split_once('-')?;
@@ -176,5 +209,92 @@ mod tests {
         assert_eq!(part(&line.replace("rw-p", "rw-s"), 1234), None);
         assert_eq!(part("", 1234), None);
         assert_eq!(part("7f00-zz rw-p 0 fe:00 1234", 1234), None);
+    }
+    #[test]
+    fn only_parts_that_are_the_file_are_taken_for_it() {
+        let part = |start, bytes, offset| Part {
+            start,
+            end: start + bytes,
+            offset,
+        };
+        let split = || vec![part(0x9000, 0x1000, 0x3000), part(0x1000, 0x3000, 0)];
+        let found = whole(split(), 0x4000).unwrap();
+        assert_eq!(
+            found,
+            [part(0x1000, 0x3000, 0), part(0x9000, 0x1000, 0x3000)]
+        );
+        let and = |other: Part| split().into_iter().chain([other]).collect::<Vec<_>>();
+        for (wrong, parts, length) in [
+            ("nothing", Vec::new(), 0x4000),
+            (
+                "a gap",
+                vec![part(0x1000, 0x1000, 0), part(0x5000, 0x2000, 0x2000)],
+                0x4000,
+            ),
+            ("no beginning", vec![part(0x9000, 0x3000, 0x1000)], 0x4000),
+            ("no end", split(), 0x5000),
+            ("an end beyond the file's", split(), 0x3000),
+            (
+                "the code of another file",
+                and(part(0x7000, 0x2000, 0x1000)),
+                0x4000,
+            ),
+            (
+                "the first page of another file",
+                and(part(0x7000, 0x1000, 0)),
+                0x4000,
+            ),
+            (
+                "more behind the end",
+                and(part(0xd000, 0x1000, 0x4000)),
+                0x4000,
+            ),
+            ("nothing at a place", and(part(0xd000, 0, 0x4000)), 0x4000),
+            (
+                "an end before its start",
+                vec![Part {
+                    start: 0x9000,
+                    end: 0x1000,
+                    offset: 0,
+                }],
+                0x4000,
+            ),
+            (
+                "an end beyond all numbers",
+                vec![
+                    part(0, 0x1000, 0),
+                    Part {
+                        start: 0,
+                        end: u64::MAX,
+                        offset: 0x1000,
+                    },
+                ],
+                u64::MAX,
+            ),
+        ] {
+            let error = whole(parts, length).unwrap_err();
+            assert_eq!(error.to_string(), NOT_ONCE, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_list_that_was_cut_is_refused() {
+        let line = b"7f0000000000-7f0010000000 rw-p 00000000 fe:00 1234 /memory\n";
+        let bound = usize::try_from(MAX_MAPS_BYTES).unwrap();
+        let short = line.repeat(bound / line.len());
+        assert_eq!(parts(&short[..], 1234).unwrap().len(), bound / line.len());
+        let long = line.repeat(bound / line.len() + 1);
+        let error = parts(&long[..], 1234).unwrap_err();
+        assert_eq!(error.to_string(), "the engine has too many mappings");
+    }
+
+    #[test]
+    fn a_file_that_is_not_mapped_whole_is_not_copied() {
+        let file = File::from(
+            rustix::fs::memfd_create("memory", rustix::fs::MemfdFlags::CLOEXEC).unwrap(),
+        );
+        file.set_len(PAGE).unwrap();
+        let error = mappings(&file, std::process::id()).unwrap_err();
+        assert_eq!(error.to_string(), NOT_ONCE);
     }
 }

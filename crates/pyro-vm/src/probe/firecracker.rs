@@ -4,7 +4,7 @@
 //! instructions in protected mode and that devices answer; it does not climb to user mode as QEMU's guest does.
 
 use super::{Finding, OK_LINE, quote, with_sources};
-use crate::firecracker::{DirtyPages, Firecracker, FirecrackerOptions, FirecrackerStarted, start};
+use crate::firecracker::{Firecracker, FirecrackerOptions, FirecrackerStarted, start};
 use crate::jail::MachineUid;
 use crate::machine::{End, ExitReason, StartError, StartOptions};
 use crate::qemu::Accelerator;
@@ -97,8 +97,6 @@ async fn run(
             ready_within: deadline,
         },
         directory: directory.join("machine"),
-        dirty_pages: DirtyPages::Untracked,
-        disk_rate: None,
     };
     let FirecrackerStarted {
         mut machine,

@@ -115,7 +115,15 @@ pub async fn start(
     };
     match connected.await {
         Ok(qmp) => Ok(QemuStarted {
-            machine: QemuMachine::new(pid, start_time, child, qmp, stderr, memory, link_peer),
+            machine: QemuMachine {
+                pid,
+                start_time,
+                child,
+                qmp,
+                stderr,
+                memory,
+                link_peer: Some(link_peer),
+            },
             link,
             console,
         }),

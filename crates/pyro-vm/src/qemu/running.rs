@@ -44,37 +44,17 @@ pub struct QemuStarted {
 /// A QEMU process with its control connection. Dropping it kills the process.
 #[derive(Debug)]
 pub struct QemuMachine {
-    pid: u32,
-    start_time: u64,
-    child: Child,
-    qmp: Qmp<UnixStream>,
-    stderr: ConsoleLog,
-    memory: GuestMemory,
+    pub(super) pid: u32,
+    pub(super) start_time: u64,
+    pub(super) child: Child,
+    pub(super) qmp: Qmp<UnixStream>,
+    pub(super) stderr: ConsoleLog,
+    pub(super) memory: GuestMemory,
     /// The engine's end of the link; ours holds it until the engine's end is known.
-    link_peer: Option<StdStream>,
+    pub(super) link_peer: Option<StdStream>,
 }
 
 impl QemuMachine {
-    pub(super) fn new(
-        pid: u32,
-        start_time: u64,
-        child: Child,
-        qmp: Qmp<UnixStream>,
-        stderr: ConsoleLog,
-        memory: GuestMemory,
-        link_peer: StdStream,
-    ) -> Self {
-        Self {
-            pid,
-            start_time,
-            child,
-            qmp,
-            stderr,
-            memory,
-            link_peer: Some(link_peer),
-        }
-    }
-
     /// The process id of the engine.
     pub fn pid(&self) -> u32 {
         self.pid

@@ -3,7 +3,8 @@
 //! Owns the list of facts and their comparison. Never decides what follows from a difference.
 
 use crate::engine::Engine;
-use crate::qemu::{Accelerator, EngineIdentity};
+use crate::program::EngineIdentity;
+use crate::qemu::Accelerator;
 use crate::spec::{Access, FreedMemory, MachineSpec, Network};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};

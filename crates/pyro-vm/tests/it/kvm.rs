@@ -1,5 +1,6 @@
 //! Tests that need a working `/dev/kvm`: `make test-kvm` runs them, and no other run of the tests does. Those of Firecracker want its program, too.
 
+mod cgroups;
 mod ends;
 mod files;
 mod snapshots;

@@ -133,7 +133,7 @@ fn firecracker(jail: &[JailLayer]) -> Vec<Ability> {
         ),
         cannot(
             AbilityName::MemoryGivenBack,
-            "its balloon takes memory only when it is told to",
+            "its machines keep what their guests free: they have no balloon",
         ),
         resource_limits(jail),
     ]

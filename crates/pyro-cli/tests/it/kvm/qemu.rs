@@ -1,5 +1,10 @@
 //! QEMU with KVM runs machines, and `auto` takes it.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use pyro_testing::{World, traces};
+
 use super::{told_of_kvm, world_with_kvm};
 
 #[test]
@@ -14,28 +19,57 @@ fn doctor_finds_kvm_usable_and_auto_takes_it() {
 }
 
 #[test]
-fn a_command_runs_in_a_machine_under_kvm() {
+fn a_command_runs_in_a_machine_under_kvm_and_its_engine_is_limited() {
     let world = world_with_kvm();
-    let finished = world
+    let mut running = world
         .run(
-            &["--engine", "qemu-kvm", "--json"],
-            &[
-                "sh",
-                "-c",
-                "uname -s; cat /sys/class/dmi/id/sys_vendor; exit 7",
-            ],
+            &["--engine", "qemu-kvm", "--interactive", "--shell"],
+            &["uname -s; read go; cat /sys/class/dmi/id/sys_vendor; exit 7"],
         )
-        .run();
-    let report = finished.json();
-    assert_eq!(report["exit_code"], 7, "{report}");
-    assert!(
-        report["stdout"].as_str().unwrap().starts_with("Linux\n"),
-        "{report}"
-    );
-    assert_eq!(finished.code(), 7);
-    assert_eq!(
-        std::fs::read_dir(world.runtime()).map_or(0, Iterator::count),
-        0,
-        "nothing is left"
-    );
+        .hold_stdin()
+        .start();
+    assert_eq!(running.wait_for_stdout(), b"Linux\n");
+    let [vmm] = traces::vmms(&world)[..] else {
+        panic!("one VMM")
+    };
+    let id = running_machine(&world);
+    let groups = || traces::cgroups(&BTreeSet::from([id.clone()]));
+    let limited = has_cgroups(&world);
+    let members: Vec<String> = groups()
+        .iter()
+        .map(|group| std::fs::read_to_string(group.join("cgroup.procs")).unwrap())
+        .collect();
+    let expected = limited.then(|| format!("{vmm}\n"));
+    assert_eq!(members, Vec::from_iter(expected));
+    running.send(b"go\n");
+    let finished = running.finish();
+    assert_eq!(finished.code(), 7, "{}", finished.stderr_text());
+    traces::assert_none(&world);
+    assert_eq!(groups(), Vec::<PathBuf>::new());
+}
+
+/// The id of the one machine that runs.
+fn running_machine(world: &World) -> String {
+    let machines: Vec<String> = std::fs::read_dir(world.state().join("machines"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let [id] = &machines[..] else {
+        panic!("one machine: {machines:?}")
+    };
+    id.clone()
+}
+
+/// Whether `doctor` says that engines are limited here. To root they are, wherever these tests are meant to run.
+fn has_cgroups(world: &World) -> bool {
+    let report = world.pyro(&["doctor", "--json"]).run().json();
+    let layers = report["runtime"]["jail"].as_array().unwrap();
+    let cgroup = layers
+        .iter()
+        .find(|layer| layer["name"] == "cgroup")
+        .unwrap();
+    let limited = cgroup["on"] == true;
+    let root = rustix::process::geteuid().is_root();
+    assert!(limited || !root, "{cgroup}");
+    limited
 }

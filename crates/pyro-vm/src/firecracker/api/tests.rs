@@ -93,10 +93,11 @@ async fn nobody_and_silence_are_told_apart() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s");
     let api = Api::new(&path);
-    let error = api.version(SOON).await.unwrap_err();
+    let error = api.send(&Action::Version, SOON).await.unwrap_err();
     assert!(matches!(error, ApiError::Unreachable { .. }), "{error}");
     let _listener = UnixListener::bind(&path).unwrap();
-    let error = api.version(Duration::from_millis(20)).await.unwrap_err();
+    let short = Duration::from_millis(20);
+    let error = api.send(&Action::Version, short).await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "firecracker did not answer `GET /version` in time"

@@ -1,9 +1,7 @@
 //! Guests for Firecracker, and where to find it.
 
 use crate::guest::{DEADLINE, ENTRY, GREETING, World, executable, options};
-use pyro_vm::firecracker::{
-    DirtyPages, Firecracker, FirecrackerOptions, FirecrackerStarted, start,
-};
+use pyro_vm::firecracker::{Firecracker, FirecrackerOptions, FirecrackerStarted, start};
 use pyro_vm::{MachineSpec, StartError};
 use std::ffi::OsStr;
 use std::path::Path;
@@ -37,16 +35,10 @@ pub(crate) fn world(then: &Then) -> World {
     world
 }
 
-pub(crate) fn options_for(
-    world: &World,
-    name: &str,
-    dirty_pages: DirtyPages,
-) -> FirecrackerOptions {
+pub(crate) fn options_for(world: &World, name: &str) -> FirecrackerOptions {
     FirecrackerOptions {
         start: options(world.folder.path(), 20),
         directory: world.path(name),
-        dirty_pages,
-        disk_rate: None,
     }
 }
 
@@ -56,7 +48,7 @@ pub(crate) async fn started(
     spec: &MachineSpec,
     name: &str,
 ) -> Result<FirecrackerStarted, StartError> {
-    let options = options_for(world, name, DirtyPages::Untracked);
+    let options = options_for(world, name);
     start(&firecracker(), spec, options).await
 }
 

@@ -17,7 +17,7 @@ pub use abilities::{Ability, AbilityName, EngineAbilities};
 
 use crate::error::chain;
 use crate::prepare::{Readiness, ReadinessCode, ReadinessReason, Wanted};
-use crate::{EnvironmentReport, Pyro, supervisor};
+use crate::{EnvironmentReport, Pyro, engine, supervisor};
 
 /// Free bytes below which a disk is a problem: room for a build.
 const LOW_SPACE: u64 = 3 * 1024 * 1024 * 1024;
@@ -109,6 +109,10 @@ pub struct Runtime {
     pub qemu: Option<PathBuf>,
     /// Its version.
     pub qemu_version: Option<String>,
+    /// The Firecracker program.
+    pub firecracker: Option<PathBuf>,
+    /// Its version.
+    pub firecracker_version: Option<String>,
     /// Host programs and where they are.
     pub programs: Vec<Program>,
     /// The newest installed guest kernel.
@@ -132,7 +136,7 @@ pub struct Capabilities {
     pub supports_guest_exec: bool,
     /// It can have a network.
     pub supports_guest_network: bool,
-    /// Why not, if not.
+    /// Why one of them is not so, if one is not.
     pub reason: Option<String>,
 }
 
@@ -194,6 +198,7 @@ impl Pyro {
         };
         let fatal = issues.iter().find(|issue| issue.fatal);
         let runtime_ok = fatal.is_none();
+        let networked = engine::expected(self.settings().engine, true, &probe);
         DoctorReport {
             platform: pyro_image::catalog::PLATFORM.into(),
             runtime_ok,
@@ -210,8 +215,10 @@ impl Pyro {
                 capabilities: Capabilities {
                     supports_vm_boot: runtime_ok,
                     supports_guest_exec: runtime_ok,
-                    supports_guest_network: runtime_ok,
-                    reason: fatal.map(|issue| issue.message.clone()),
+                    supports_guest_network: runtime_ok && networked.is_ok(),
+                    reason: fatal
+                        .map(|issue| issue.message.clone())
+                        .or_else(|| networked.err().map(|none| none.reason)),
                 },
                 engine: probe.chosen,
                 engine_abilities: abilities::of(&probe.engines, &probe.jail),
@@ -219,6 +226,8 @@ impl Pyro {
                 jail: probe.jail,
                 qemu: probe.qemu,
                 qemu_version: probe.qemu_version,
+                firecracker: probe.firecracker,
+                firecracker_version: probe.firecracker_version,
                 programs,
                 kernel,
                 catalog_version: self.settings().catalog.catalog_version.clone(),
@@ -248,7 +257,7 @@ impl Pyro {
             .collect();
         if fatal.is_empty() {
             let wanted = Wanted::of_any_size(network);
-            self.readiness_on(environment, wanted, Some(probe)).await
+            self.readiness_on(environment, wanted, probe).await
         } else {
             let hint = issues.iter().find(|issue| issue.fatal);
             self.unavailable(environment, fatal, hint.map(|issue| issue.hint.clone()))
@@ -310,20 +319,12 @@ impl Pyro {
                 jail: Vec::new(),
             },
         };
-        if report.chosen.is_none() {
-            // Of the last one, which works everywhere.
-            let mut hints = report.engines.iter().rev();
-            let hint = hints.find_map(|found| found.hint.clone());
+        if let Err(none) = engine::expected(self.settings().engine, false, &report) {
             issues.push(Issue {
                 fatal: true,
                 code: ErrorCode::HostUnavailable,
-                message: match report.engines.last() {
-                    Some(found) => format!("no engine runs guests here: {}", found.reason),
-                    None => "no engine runs guests here".into(),
-                },
-                hint: hint.unwrap_or_else(|| {
-                    "install QEMU with `apt-get install qemu-system-x86`".into()
-                }),
+                message: none.reason,
+                hint: none.hint,
             });
         }
         report

@@ -21,6 +21,7 @@
 
 mod boot_files;
 pub mod doctor;
+mod engine;
 pub mod environment;
 pub mod error;
 pub mod exec;

@@ -223,6 +223,17 @@ fn a_template_for_each_size_belongs_to_it() {
         .unwrap();
     let damaged = state("stale", &["template_damaged"]);
     assert_eq!(readiness(&world, &[], 4), damaged);
+    let (mended, _) = prepare(&world, &[]);
+    assert_eq!(mended["reused"], false);
+    assert_eq!(readiness(&world, &[], 0), state("warm", &[]));
+
+    // An engine that is not taken any more, although nothing else has changed.
+    let engine = mended["prepared"]["engine"]["name"].as_str().unwrap();
+    let record = mended["record_path"].as_str().unwrap();
+    let text = fs::read_to_string(record).unwrap();
+    fs::write(record, text.replace(engine, "firecracker")).unwrap();
+    let changed = state("stale", &["engine_changed"]);
+    assert_eq!(readiness(&world, &[], 4), changed);
     assert_eq!(prepare(&world, &[]).0["reused"], false);
     assert_eq!(readiness(&world, &[], 0), state("warm", &[]));
 }

@@ -1,6 +1,7 @@
 //! Machines begin from templates, which are listed, pruned, and go with their environment.
 
 use std::fs;
+use std::time::SystemTime;
 
 use pyro_testing::{Finished, World, traces};
 use serde_json::Value;
@@ -133,6 +134,48 @@ fn what_is_left_of_an_environment_goes_with_it() {
     assert_eq!(listed(&world, &[]).len(), 1);
     let removed = world.pyro(&["env", "remove", "debian:12"]).run();
     assert_eq!(removed.code(), 0, "{}", removed.stderr_text());
+    assert!(listed(&world, &[]).is_empty());
+}
+
+#[test]
+fn environments_with_one_root_image_share_a_template_until_the_last_is_removed() {
+    let world = own_world();
+    let names = ["one", "two"].map(|name| {
+        let root = world.home().join(name);
+        fs::create_dir_all(root.join("etc")).unwrap();
+        let hostname = root.join("etc/hostname");
+        fs::write(&hostname, "bare\n").unwrap();
+        for path in [&hostname, &root.join("etc"), &root] {
+            fs::File::open(path)
+                .unwrap()
+                .set_modified(SystemTime::UNIX_EPOCH)
+                .unwrap();
+        }
+        format!("dir:{}", root.display())
+    });
+    let pyro = |arguments: &[&str]| {
+        let finished = world.pyro(arguments).run();
+        assert_eq!(finished.code(), 0, "{}", finished.stderr_text());
+        finished
+    };
+    let [one, two] = &names;
+    pyro(&["prepare", one]);
+    pyro(&["env", "pull", two]);
+    for name in [one, two] {
+        assert_eq!(pruned(&world, &["--environment", name, "--all"]), 0);
+    }
+    pyro(&["env", "remove", one]);
+    let templates = listed(&world, &[]);
+    assert_eq!(templates[0]["environment"], two.as_str(), "{templates:?}");
+    assert!(templates[0].get("reason").is_none(), "{templates:?}");
+    assert_eq!(pruned(&world, &[]), 0);
+    assert_eq!(
+        pyro(&["env", "prune", "--json"]).json()["deleted_templates"],
+        0
+    );
+    let prepared = pyro(&["prepare", two, "--json"]).json();
+    assert_eq!(prepared["prepared"]["started"], "warm", "{prepared}");
+    pyro(&["env", "remove", two]);
     assert!(listed(&world, &[]).is_empty());
 }
 

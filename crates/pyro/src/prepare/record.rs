@@ -153,9 +153,11 @@ pub struct PreparedArtifacts {
 pub struct PrepareTimings {
     /// Making the environment ready; almost nothing if it was.
     pub pull: u64,
-    /// From the order to the VMM's start: engine, disk.
+    /// From the order to the start of the machine's VMM: engine, disk, and the template if one
+    /// was made, whose boot is most of it.
     pub create: u64,
-    /// From the VMM's start to the agent's hello.
+    /// From that start until the agent was ready: a boot, or the little that going on from a
+    /// template takes.
     pub boot: u64,
     /// The command, from the request to its end.
     pub exec: u64,

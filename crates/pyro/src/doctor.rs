@@ -16,6 +16,7 @@ use serde::Serialize;
 pub use abilities::{Ability, AbilityName, EngineAbilities};
 
 use crate::error::chain;
+use crate::machine::MachineOptions;
 use crate::prepare::{Readiness, ReadinessCode, ReadinessReason, Wanted};
 use crate::{EnvironmentReport, Pyro, engine, supervisor};
 
@@ -51,6 +52,27 @@ pub struct DoctorOptions {
     pub environment: Option<String>,
     /// How ready it is for machines with a network.
     pub network: bool,
+    /// How ready it is for machines with so many virtual processors. Where this or the memory is
+    /// absent, the other one is that of a usual machine; if both are, any size will do.
+    pub vcpu_count: Option<u8>,
+    /// How ready it is for machines with so many MiB of memory.
+    pub mem_mib: Option<u32>,
+}
+
+impl DoctorOptions {
+    fn wanted(&self) -> Wanted {
+        let usual = MachineOptions::default();
+        let is_sized = self.vcpu_count.is_some() || self.mem_mib.is_some();
+        Wanted {
+            network: self.network,
+            size: is_sized.then(|| {
+                (
+                    self.vcpu_count.unwrap_or(usual.vcpu_count),
+                    self.mem_mib.unwrap_or(usual.mem_mib),
+                )
+            }),
+        }
+    }
 }
 
 /// One problem.
@@ -191,7 +213,7 @@ impl Pyro {
         let kvm = kvm();
         let readiness = match &options.environment {
             Some(name) => Some(
-                self.readiness_here(name, options.network, &probe, &issues)
+                self.readiness_here(name, options.wanted(), &probe, &issues)
                     .await,
             ),
             None => None,
@@ -243,7 +265,7 @@ impl Pyro {
     async fn readiness_here(
         &self,
         environment: &str,
-        network: bool,
+        wanted: Wanted,
         probe: &ProbeReport,
         issues: &[Issue],
     ) -> Readiness {
@@ -256,7 +278,6 @@ impl Pyro {
             })
             .collect();
         if fatal.is_empty() {
-            let wanted = Wanted::of_any_size(network);
             self.readiness_on(environment, wanted, probe).await
         } else {
             let hint = issues.iter().find(|issue| issue.fatal);

@@ -19,6 +19,7 @@
 //! # }
 //! ```
 
+mod absolute;
 mod boot_files;
 pub mod doctor;
 mod engine;

@@ -16,7 +16,7 @@ mod layers;
 mod publish;
 mod recipe;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pyro_image::blocking::blocking;
@@ -29,6 +29,7 @@ use serde::Serialize;
 pub use built::{BaseImage, BuiltEnvironment};
 pub use publish::{PublishOptions, PublishedEnvironment};
 
+use crate::absolute::absolute;
 use crate::boot_files::BootFiles;
 use crate::error::Error;
 use crate::{EnvironmentListing, EnvironmentReport, ProgressSink, PruneResult, Pyro};
@@ -168,11 +169,7 @@ impl Pyro {
         let entry = self.store().entry(name)?;
         match &entry.source {
             EntrySource::Image(image) if image.is_relative() => {
-                let here = std::path::absolute(".").map_err(|source| Error::Io {
-                    action: "find",
-                    path: ".".into(),
-                    source,
-                })?;
+                let here = absolute(Path::new("."))?;
                 Ok(CatalogEntry::of_image(image.clone().below(&here)))
             }
             EntrySource::Image(_) | EntrySource::Recipe { .. } | EntrySource::Built => Ok(entry),

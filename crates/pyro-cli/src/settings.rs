@@ -7,7 +7,7 @@
 //! | `PYRO_ENVIRONMENT_CACHE_DIR` | environments alone | `environments` below the cache |
 //! | `PYRO_STATE_DIR` | machines and logs | `$XDG_STATE_HOME/pyro`, `~/.local/state/pyro` |
 //! | `PYRO_RUNTIME_DIR` | sockets | `$XDG_RUNTIME_DIR/pyro`, `run` below the state |
-//! | `PYRO_ENGINE` | `auto`, `qemu-kvm`, `qemu-tcg` | `auto` |
+//! | `PYRO_ENGINE` | `auto`, `firecracker`, `qemu-kvm`, `qemu-tcg` | `auto` |
 //! | `PYRO_KERNEL` | guest kernel in place of the environment's | |
 //! | `PYRO_QEMU` | QEMU program in place of the one in `PATH` | |
 //! | `PYRO_FIRECRACKER` | Firecracker program in place of the installed one and the one in `PATH` | |

@@ -16,8 +16,9 @@ use serde::Serialize;
 pub use abilities::{Ability, AbilityName, EngineAbilities};
 
 use crate::error::chain;
+use crate::machine::MachineOptions;
 use crate::prepare::{Readiness, ReadinessCode, ReadinessReason, Wanted};
-use crate::{EnvironmentReport, Pyro, supervisor};
+use crate::{EnvironmentReport, Pyro, engine, supervisor};
 
 /// Free bytes below which a disk is a problem: room for a build.
 const LOW_SPACE: u64 = 3 * 1024 * 1024 * 1024;
@@ -51,6 +52,27 @@ pub struct DoctorOptions {
     pub environment: Option<String>,
     /// How ready it is for machines with a network.
     pub network: bool,
+    /// How ready it is for machines with so many virtual processors. Where this or the memory is
+    /// absent, the other one is that of a usual machine; if both are, any size will do.
+    pub vcpu_count: Option<u8>,
+    /// How ready it is for machines with so many MiB of memory.
+    pub mem_mib: Option<u32>,
+}
+
+impl DoctorOptions {
+    fn wanted(&self) -> Wanted {
+        let usual = MachineOptions::default();
+        let is_sized = self.vcpu_count.is_some() || self.mem_mib.is_some();
+        Wanted {
+            network: self.network,
+            size: is_sized.then(|| {
+                (
+                    self.vcpu_count.unwrap_or(usual.vcpu_count),
+                    self.mem_mib.unwrap_or(usual.mem_mib),
+                )
+            }),
+        }
+    }
 }
 
 /// One problem.
@@ -109,6 +131,10 @@ pub struct Runtime {
     pub qemu: Option<PathBuf>,
     /// Its version.
     pub qemu_version: Option<String>,
+    /// The Firecracker program.
+    pub firecracker: Option<PathBuf>,
+    /// Its version.
+    pub firecracker_version: Option<String>,
     /// Host programs and where they are.
     pub programs: Vec<Program>,
     /// The newest installed guest kernel.
@@ -132,7 +158,7 @@ pub struct Capabilities {
     pub supports_guest_exec: bool,
     /// It can have a network.
     pub supports_guest_network: bool,
-    /// Why not, if not.
+    /// Why one of them is not so, if one is not.
     pub reason: Option<String>,
 }
 
@@ -187,13 +213,14 @@ impl Pyro {
         let kvm = kvm();
         let readiness = match &options.environment {
             Some(name) => Some(
-                self.readiness_here(name, options.network, &probe, &issues)
+                self.readiness_here(name, options.wanted(), &probe, &issues)
                     .await,
             ),
             None => None,
         };
         let fatal = issues.iter().find(|issue| issue.fatal);
         let runtime_ok = fatal.is_none();
+        let networked = engine::expected(self.settings().engine, true, &probe);
         DoctorReport {
             platform: pyro_image::catalog::PLATFORM.into(),
             runtime_ok,
@@ -210,8 +237,10 @@ impl Pyro {
                 capabilities: Capabilities {
                     supports_vm_boot: runtime_ok,
                     supports_guest_exec: runtime_ok,
-                    supports_guest_network: runtime_ok,
-                    reason: fatal.map(|issue| issue.message.clone()),
+                    supports_guest_network: runtime_ok && networked.is_ok(),
+                    reason: fatal
+                        .map(|issue| issue.message.clone())
+                        .or_else(|| networked.err().map(|none| none.reason)),
                 },
                 engine: probe.chosen,
                 engine_abilities: abilities::of(&probe.engines, &probe.jail),
@@ -219,6 +248,8 @@ impl Pyro {
                 jail: probe.jail,
                 qemu: probe.qemu,
                 qemu_version: probe.qemu_version,
+                firecracker: probe.firecracker,
+                firecracker_version: probe.firecracker_version,
                 programs,
                 kernel,
                 catalog_version: self.settings().catalog.catalog_version.clone(),
@@ -234,7 +265,7 @@ impl Pyro {
     async fn readiness_here(
         &self,
         environment: &str,
-        network: bool,
+        wanted: Wanted,
         probe: &ProbeReport,
         issues: &[Issue],
     ) -> Readiness {
@@ -247,8 +278,7 @@ impl Pyro {
             })
             .collect();
         if fatal.is_empty() {
-            let wanted = Wanted::of_any_size(network);
-            self.readiness_on(environment, wanted, Some(probe)).await
+            self.readiness_on(environment, wanted, probe).await
         } else {
             let hint = issues.iter().find(|issue| issue.fatal);
             self.unavailable(environment, fatal, hint.map(|issue| issue.hint.clone()))
@@ -310,20 +340,12 @@ impl Pyro {
                 jail: Vec::new(),
             },
         };
-        if report.chosen.is_none() {
-            // Of the last one, which works everywhere.
-            let mut hints = report.engines.iter().rev();
-            let hint = hints.find_map(|found| found.hint.clone());
+        if let Err(none) = engine::expected(self.settings().engine, false, &report) {
             issues.push(Issue {
                 fatal: true,
                 code: ErrorCode::HostUnavailable,
-                message: match report.engines.last() {
-                    Some(found) => format!("no engine runs guests here: {}", found.reason),
-                    None => "no engine runs guests here".into(),
-                },
-                hint: hint.unwrap_or_else(|| {
-                    "install QEMU with `apt-get install qemu-system-x86`".into()
-                }),
+                message: none.reason,
+                hint: none.hint,
             });
         }
         report

@@ -19,8 +19,10 @@
 //! # }
 //! ```
 
+mod absolute;
 mod boot_files;
 pub mod doctor;
+mod engine;
 pub mod environment;
 pub mod error;
 pub mod exec;

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use pyro_image::oci::PullPolicy;
 use pyro_protocol::capture::Capture;
 use pyro_protocol::exec::{ExecEnd, signal_name};
-use pyro_protocol::supervise::{EndReason, StartKind};
+use pyro_protocol::supervise::{EndReason, EngineChoice, StartKind};
 use serde::Serialize;
 
 use crate::environment::{EnvironmentOptions, ReadyEnvironment, defaults};
@@ -163,8 +163,12 @@ pub struct ExecPayload {
     /// Why the command could not be started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<pyro_protocol::code::ErrorReply>,
+    /// The engine that ran the machine.
+    pub engine: EngineChoice,
     /// How the machine began.
     pub started: StartKind,
+    /// Why it did not begin from a template although it was to.
+    pub not_warm: Option<String>,
     /// Where the time went.
     pub timings_ms: Timings,
     /// What became of the machine.
@@ -174,9 +178,11 @@ pub struct ExecPayload {
 /// Where the wall time of a run went, in milliseconds on the host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Timings {
-    /// From the call to the VMM's start: environment, engine, disk.
+    /// From the call to the start of the machine's VMM: environment, engine, disk, and the
+    /// template if one was made, whose boot is most of it then.
     pub prepare: u64,
-    /// From the VMM's start until the agent was ready.
+    /// From that start until the agent was ready: a boot, or the little that going on from a
+    /// template takes.
     pub boot: u64,
     /// From the hello to the command's end.
     pub command: u64,
@@ -303,10 +309,11 @@ impl Run {
     pub async fn finish(self, outcome: Outcome, end: ExecEnd) -> Result<ExecPayload, Error> {
         let vm_id = self.machine.id().to_owned();
         let mut timings = self.timings();
-        let started = self
-            .machine
-            .ready()
-            .map_or(StartKind::Cold, |ready| ready.started);
+        let Some(ready) = self.machine.ready().cloned() else {
+            return Err(Error::Ended {
+                why: "it never became ready",
+            });
+        };
         let command_ended = Instant::now();
         drop(self.exec);
         // Nothing in a machine that is thrown away is worth an orderly end.
@@ -333,7 +340,9 @@ impl Run {
                 .map(|n| signal_name(n).map_or_else(|| n.to_string(), str::to_owned)),
             output_left_open: end.output_left_open,
             error: end.error,
-            started,
+            engine: ready.engine,
+            started: ready.started,
+            not_warm: ready.not_warm,
             timings_ms: timings,
             cleanup: Cleanup {
                 vm_id: vm_id.clone(),

@@ -14,6 +14,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use crate::absolute::absolute;
 use crate::environment::EnvironmentOptions;
 use crate::error::Error;
 use crate::machine::{Machine, MachineOptions};
@@ -105,11 +106,7 @@ impl Machine {
     }
 
     async fn capture(&mut self, directory: &Path, passing: bool) -> Result<SnapshotMade, Error> {
-        let directory = std::path::absolute(directory).map_err(|source| Error::Io {
-            action: "find",
-            path: directory.to_owned(),
-            source,
-        })?;
+        let directory = absolute(directory)?;
         let request = ControlRequest::Snapshot { directory, passing };
         match self.control(&request, SNAPSHOT_DEADLINE).await? {
             ControlReply::Snapshot(made) => Ok(made),
@@ -176,11 +173,7 @@ impl Pyro {
         let environment = self
             .ready_environment(environment, EnvironmentOptions::default(), progress)
             .await?;
-        let directory = std::path::absolute(directory).map_err(|source| Error::Io {
-            action: "find",
-            path: directory.to_owned(),
-            source,
-        })?;
+        let directory = absolute(directory)?;
         let start = Start::Snapshot { directory, or_boot };
         Machine::begin(self, &environment, start, options)
     }

@@ -1,7 +1,6 @@
 //! Templates, seen from the client: listed, pruned, and compared with what machines consist of now. Machines make and use
 //! them by themselves.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -39,31 +38,39 @@ pub struct TemplatePruneResult {
     pub freed_bytes: u64,
 }
 
-/// What machines of an environment consist of now; no root image if it is not installed.
-#[derive(Clone, Copy)]
+/// What machines of an environment that is installed consist of now.
+#[derive(Clone, Debug)]
 struct Current {
-    root: Option<Sha256Digest>,
+    environment: String,
+    /// Name of its directory.
+    directory: String,
+    root: Sha256Digest,
     /// `None`: not known.
     kernel: Option<Sha256Digest>,
 }
 
-impl Pyro {
-    /// The templates that machines begin from, the last used first. One that no machine would begin from now has a reason.
-    pub async fn list_templates(&self) -> Result<Vec<TemplateListing>, Error> {
-        let mut templates = self.templates_on_disk().await?;
-        let mut current = BTreeMap::new();
-        for one in &mut templates {
-            if let (None, Some(name)) = (&one.reason, &one.environment) {
-                let current = *current
-                    .entry(name.clone())
-                    .or_insert_with(|| self.current(name));
-                one.reason = outdated(one, current);
-            }
-        }
-        Ok(templates)
+impl Current {
+    fn has_root_of(&self, template: &TemplateListing) -> bool {
+        template.root_digest.as_ref() == Some(&self.root.to_string())
     }
 
-    /// Removes templates. Machines that were made of them are not disturbed.
+    /// Whether its machines begin from the template, if nothing else is wrong with that.
+    fn begins_from(&self, template: &TemplateListing) -> bool {
+        let kernel = self.kernel.map(|kernel| kernel.to_string());
+        self.has_root_of(template) && (kernel.is_none() || kernel == template.kernel_digest)
+    }
+}
+
+impl Pyro {
+    /// The templates that machines begin from, the last used first. One that no machine would begin from now has a reason.
+    /// Environments with the same root image share their templates: one is listed under the environment that it was made
+    /// for, or, where that is gone, under another one that uses it.
+    pub async fn list_templates(&self) -> Result<Vec<TemplateListing>, Error> {
+        Ok(self.templates_and_users().await?.0)
+    }
+
+    /// Removes templates. Machines that were made of them are not disturbed. What is only asked for as a template of one
+    /// environment stays if another one that is installed uses it.
     pub async fn prune_templates(
         &self,
         options: TemplatePruneOptions,
@@ -75,17 +82,69 @@ impl Pyro {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
-        let templates = self.list_templates().await?;
+        let (templates, users) = self.templates_and_users().await?;
         let doomed = templates.into_iter().filter(|one| {
             let unused = now.saturating_sub(one.used_at);
-            let asked = environment.is_none() || one.environment == environment;
             let old = options
                 .older_than
                 .is_some_and(|age| unused >= age.as_secs());
-            asked && (options.all || old || one.reason.is_some())
+            let wanted = options.all || old;
+            match &environment {
+                Some(name) => goes_with(one, name, None, wanted, &users),
+                None => wanted || one.reason.is_some(),
+            }
         });
         self.remove_templates(doomed.collect(), options.dry_run)
             .await
+    }
+
+    /// Removes the templates of an environment that is not installed any more and had the root image `root`, as far as no
+    /// other one uses them.
+    pub(crate) async fn remove_templates_of(
+        &self,
+        environment: &str,
+        root: Option<Sha256Digest>,
+    ) -> Result<TemplatePruneResult, Error> {
+        let (templates, users) = self.templates_and_users().await?;
+        let doomed = templates
+            .into_iter()
+            .filter(|one| goes_with(one, environment, root, true, &users));
+        self.remove_templates(doomed.collect(), false).await
+    }
+
+    /// The templates that no machine begins from without the environments in these directories.
+    pub(crate) async fn templates_without(
+        &self,
+        directories: &[String],
+    ) -> Result<Vec<TemplateListing>, Error> {
+        let (mut templates, mut users) = self.templates_and_users().await?;
+        users.retain(|user| !directories.contains(&user.directory));
+        templates
+            .retain(|one| one.reason.is_some() || !users.iter().any(|user| user.begins_from(one)));
+        Ok(templates)
+    }
+
+    /// The templates, and the environments whose machines may begin from them.
+    async fn templates_and_users(&self) -> Result<(Vec<TemplateListing>, Vec<Current>), Error> {
+        let mut templates = self.templates_on_disk().await?;
+        let users = if templates.is_empty() {
+            Vec::new()
+        } else {
+            self.current()?
+        };
+        for one in &mut templates {
+            if one.reason.is_none() {
+                one.reason = outdated(one, &users);
+            }
+            let is_user = |user: &&Current| user.begins_from(one);
+            let made_for = |user: &Current| one.environment.as_ref() == Some(&user.environment);
+            if let Some(user) = users.iter().find(is_user)
+                && !users.iter().filter(is_user).any(made_for)
+            {
+                one.environment = Some(user.environment.clone());
+            }
+        }
+        Ok((templates, users))
     }
 
     /// Removes what `doomed` lists.
@@ -134,21 +193,21 @@ impl Pyro {
         supervisor::templates(self.settings(), &order).await
     }
 
-    fn current(&self, environment: &str) -> Current {
-        let installed = self
-            .entry(environment)
-            .ok()
-            .and_then(|entry| self.store().installed(&entry).ok());
-        match installed {
-            Some(InstallState::Valid(installed)) => Current {
-                root: Some(installed.root_digest()),
-                kernel: self.kernel_digest_now(&installed),
-            },
-            _ => Current {
-                root: None,
-                kernel: None,
-            },
+    /// The environments that are installed. One that cannot be looked at has no machines.
+    fn current(&self) -> Result<Vec<Current>, Error> {
+        let store = self.store();
+        let mut found = Vec::new();
+        for entry in store.entries()? {
+            if let Ok(InstallState::Valid(installed)) = store.installed(&entry) {
+                found.push(Current {
+                    root: installed.root_digest(),
+                    kernel: self.kernel_digest_now(&installed),
+                    directory: entry.directory_name(),
+                    environment: entry.name,
+                });
+            }
         }
+        Ok(found)
     }
 
     /// What a killed process was making or removing. Unless `dry_run`, it is removed.
@@ -180,16 +239,16 @@ impl Pyro {
 }
 
 /// Why no machine would begin from the template.
-fn outdated(template: &TemplateListing, current: Current) -> Option<String> {
-    let differs = |had: &Option<String>, now: Option<Sha256Digest>| {
-        now.is_some_and(|now| had.as_ref() != Some(&now.to_string()))
-    };
+fn outdated(template: &TemplateListing, installed: &[Current]) -> Option<String> {
+    let made_for = |one: &Current| template.environment.as_ref() == Some(&one.environment);
     let initramfs = template.initramfs.as_deref().unwrap_or_default();
-    let why = if current.root.is_none() {
-        "its environment is not installed any more"
-    } else if differs(&template.root_digest, current.root) {
-        "its environment has another root image now"
-    } else if differs(&template.kernel_digest, current.kernel) {
+    let why = if !installed.iter().any(|one| one.has_root_of(template)) {
+        if installed.iter().any(made_for) {
+            "its environment has another root image now"
+        } else {
+            "its environment is not installed any more"
+        }
+    } else if !installed.iter().any(|one| one.begins_from(template)) {
         "its environment's guest kernel is another one now"
     } else if !boot_files::is_current(initramfs) {
         "it runs another build of the guest agent"
@@ -197,6 +256,23 @@ fn outdated(template: &TemplateListing, current: Current) -> Option<String> {
         return None;
     };
     Some(why.into())
+}
+
+/// Whether a template is removed when those of `environment` are, which had the root image `root` if it was removed just
+/// now: what is of no use to anybody, and if `usable` what no other environment uses.
+fn goes_with(
+    template: &TemplateListing,
+    environment: &str,
+    root: Option<Sha256Digest>,
+    usable: bool,
+    installed: &[Current],
+) -> bool {
+    let mut users = installed.iter().filter(|one| one.begins_from(template));
+    let is_its_own = template.environment.as_deref() == Some(environment)
+        || users.clone().any(|user| user.environment == environment)
+        || root.is_some_and(|root| template.root_digest.as_ref() == Some(&root.to_string()));
+    let is_only_its_own = users.all(|user| user.environment == environment);
+    is_its_own && (template.reason.is_some() || (usable && is_only_its_own))
 }
 
 #[cfg(test)]
@@ -221,33 +297,64 @@ mod tests {
         }
     }
 
+    fn installed(environment: &str, root: &[u8], kernel: Option<&[u8]>) -> Current {
+        Current {
+            environment: environment.into(),
+            directory: format!("{environment}-1"),
+            root: Sha256Digest::of(root),
+            kernel: kernel.map(Sha256Digest::of),
+        }
+    }
+
     #[test]
     fn what_no_machine_would_begin_from_has_a_reason() {
-        let current = Current {
-            root: Some(Sha256Digest::of(b"root")),
-            kernel: Some(Sha256Digest::of(b"kernel")),
-        };
+        let current = [installed("debian:12", b"root", Some(b"kernel"))];
         let agent = pyro_guest::AGENT_BUILD_ID;
         let good = template(b"root", b"kernel", agent);
-        assert_eq!(outdated(&good, current), None);
-        let unknown = Current {
-            kernel: None,
-            ..current
-        };
-        assert_eq!(outdated(&good, unknown), None);
-        let gone = Current {
-            root: None,
-            ..current
-        };
+        assert_eq!(outdated(&good, &current), None);
+        let unknown = [installed("debian:12", b"root", None)];
+        assert_eq!(outdated(&good, &unknown), None);
         let cases = [
-            (good, gone, "not installed"),
-            (template(b"other", b"kernel", agent), current, "root image"),
-            (template(b"root", b"other", agent), current, "guest kernel"),
-            (template(b"root", b"kernel", "older"), current, "agent"),
+            (good, &[][..], "not installed"),
+            (template(b"other", b"kernel", agent), &current, "root image"),
+            (template(b"root", b"other", agent), &current, "guest kernel"),
+            (template(b"root", b"kernel", "older"), &current, "agent"),
         ];
         for (template, current, part) in cases {
             let told = outdated(&template, current).unwrap();
             assert!(told.contains(part), "{told}");
         }
+    }
+
+    #[test]
+    fn what_several_environments_share_goes_with_the_last() {
+        let agent = pyro_guest::AGENT_BUILD_ID;
+        let shared = template(b"root", b"kernel", agent);
+        let mut both = vec![
+            installed("debian:12", b"root", Some(b"kernel")),
+            installed("tools", b"root", Some(b"kernel")),
+        ];
+        assert!(!goes_with(&shared, "debian:12", None, true, &both));
+        assert!(!goes_with(&shared, "tools", None, true, &both));
+        // It is the other's as well, whoever it was made for.
+        let tools = both.split_off(1);
+        assert_eq!(outdated(&shared, &tools), None);
+        assert!(goes_with(&shared, "tools", None, true, &tools));
+        assert!(!goes_with(&shared, "tools", None, false, &tools));
+        assert!(!goes_with(&shared, "debian:12", None, true, &tools));
+        let root = Some(Sha256Digest::of(b"root"));
+        assert!(goes_with(&shared, "tools", root, true, &[]));
+        assert!(!goes_with(&shared, "another", None, true, &[]));
+        // What nobody begins from any more is nobody's.
+        let broken = TemplateListing {
+            reason: Some("it is half".into()),
+            ..shared
+        };
+        assert!(goes_with(&broken, "debian:12", None, false, &tools));
+        // One with another kernel does not share it.
+        let other = installed("other", b"root", Some(b"newer"));
+        let both = [tools[0].clone(), other];
+        let good = template(b"root", b"kernel", agent);
+        assert!(goes_with(&good, "tools", None, true, &both));
     }
 }

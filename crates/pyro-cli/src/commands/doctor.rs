@@ -13,6 +13,8 @@ pub(super) async fn doctor(pyro: &Pyro, args: DoctorArgs) -> Result<ExitCode, Er
         probe_again: args.probe_again,
         environment: args.environment,
         network: args.network,
+        vcpu_count: args.vcpu_count,
+        mem_mib: args.mem_mib,
     };
     let report = pyro.doctor(&options).await;
     if args.json {

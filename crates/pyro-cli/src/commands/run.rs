@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pyro::run::Outcome;
 use pyro::{
-    Error, ErrorCode, ExecOutput, ExecPayload, Program, Pyro, Run, RunEvent, RunOptions,
+    Error, ErrorCode, ExecOutput, ExecPayload, Program, Progress, Pyro, Run, RunEvent, RunOptions,
     StdinWriter,
 };
 use pyro_protocol::exec::EXIT_NOT_EXECUTABLE;
@@ -25,6 +25,9 @@ const STDIN_CHUNK: usize = 64 * 1024;
 
 /// Chunks of standard input that may wait.
 const STDIN_QUEUE: usize = 2;
+
+/// The stage of a machine's start in which a template is made for it.
+const TEMPLATE: &str = "template";
 
 /// Number of the signal that a write to a pipe without a reader raises.
 const SIGPIPE: u8 = 13;
@@ -45,8 +48,11 @@ pub(super) async fn run(
         // Dropping the future ends what it began.
         number = interrupts.next() => return Ok(ExitCode::Signal(number)),
     };
+    // Ends the bar: the terminal is the command's from now on.
+    drop(progress);
     let vm_id = run.vm_id().to_owned();
     talk.line(&format!("[run] phase=start vm_id={vm_id}"));
+    let mut starting = Some(talk.progress("run", false));
     let mut outcome = Outcome::default();
     let mut streams = Streams::default();
     let end = loop {
@@ -59,8 +65,17 @@ pub(super) async fn run(
             }
         };
         match event {
-            Ok(RunEvent::Phase(_)) => {}
+            Ok(RunEvent::Phase(phase)) => {
+                // The only stage that takes long, once for each kind of machine.
+                if let (TEMPLATE, Some(show)) = (phase.as_str(), &starting) {
+                    show(Progress::Phase {
+                        phase: phase.into(),
+                        detail: format!("vm_id={vm_id}"),
+                    });
+                }
+            }
             Ok(RunEvent::Executing) => {
+                drop(starting.take());
                 if let Some(why) = run
                     .machine()
                     .ready()

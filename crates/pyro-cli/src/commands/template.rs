@@ -12,7 +12,7 @@ use crate::render::template;
 pub(super) fn json(command: &TemplateCommand) -> bool {
     match command {
         TemplateCommand::List(args) => args.json,
-        TemplateCommand::Prune(args) => args.json,
+        TemplateCommand::Prune(args) => args.prune.json,
     }
 }
 
@@ -28,12 +28,12 @@ pub(super) async fn template(pyro: &Pyro, command: TemplateCommand) -> Result<Ex
         TemplateCommand::Prune(args) => {
             let options = TemplatePruneOptions {
                 environment: args.environment,
-                all: args.all,
-                older_than: args.older_than,
-                dry_run: args.dry_run,
+                all: args.prune.all,
+                older_than: args.prune.older_than,
+                dry_run: args.prune.dry_run,
             };
             let pruned = pyro.prune_templates(options).await?;
-            if args.json {
+            if args.prune.json {
                 return print_json(&pruned);
             }
             Ok(print(&template::pruned(&pruned)))

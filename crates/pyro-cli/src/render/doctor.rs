@@ -1,6 +1,7 @@
 //! The host's check-up for people.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use pyro::EngineChoice;
 use pyro::doctor::{DoctorReport, Runtime};
@@ -67,12 +68,17 @@ pub(crate) fn report(report: &DoctorReport) -> String {
 }
 
 fn engines(text: &mut String, runtime: &Runtime) {
-    let qemu = match (&runtime.qemu, &runtime.qemu_version) {
-        (None, _) => "not found".to_owned(),
-        (Some(path), None) => format!("{}, which does not tell its version", path.display()),
-        (Some(path), Some(version)) => format!("{}, {version}", path.display()),
-    };
-    let _ = writeln!(text, "QEMU: {qemu}");
+    for (name, path, version) in [
+        (
+            "Firecracker",
+            &runtime.firecracker,
+            &runtime.firecracker_version,
+        ),
+        ("QEMU", &runtime.qemu, &runtime.qemu_version),
+    ] {
+        let program = program(path.as_deref(), version.as_deref());
+        let _ = writeln!(text, "{name}: {program}");
+    }
     for found in &runtime.engines {
         let taken = if Some(found.engine) == runtime.engine {
             ", taken by `auto`"
@@ -94,6 +100,15 @@ fn engines(text: &mut String, runtime: &Runtime) {
         if found.usable {
             abilities(text, runtime, found.engine);
         }
+    }
+}
+
+/// An engine's program.
+fn program(path: Option<&Path>, version: Option<&str>) -> String {
+    match (path, version) {
+        (None, _) => "not found".to_owned(),
+        (Some(path), None) => format!("{}, which does not tell its version", path.display()),
+        (Some(path), Some(version)) => format!("{}, {version}", path.display()),
     }
 }
 

@@ -20,14 +20,14 @@ pub(crate) fn prepared(report: &PrepareReport) -> String {
     reasons(&mut text, readiness);
     if let Some(record) = &readiness.prepared {
         let _ = writeln!(text, "Prepared at: {}", utc(record.prepared_at));
-        let version = record
-            .engine_version
-            .as_deref()
-            .unwrap_or("version unknown");
-        let _ = writeln!(text, "Engine: {}, {version}", record.engine.as_str());
+        let engine = &record.engine;
+        let version = engine.version.as_deref().unwrap_or("version unknown");
+        let _ = writeln!(text, "Engine: {}, {version}", engine.name.as_str());
         let network = if record.network_prepared { "yes" } else { "no" };
         let _ = writeln!(text, "Network: {network}");
-        let _ = writeln!(text, "Template: {}", template(record));
+        for template in templates(record) {
+            let _ = writeln!(text, "Template: {template}");
+        }
         let _ = writeln!(text, "Timings: {}", timings(record));
     }
     text
@@ -52,7 +52,9 @@ pub(super) fn lines(readiness: &Readiness) -> String {
     }
     text.push('\n');
     if let Some(record) = &readiness.prepared {
-        let _ = writeln!(text, "  template: {}", template(record));
+        for template in templates(record) {
+            let _ = writeln!(text, "  template: {template}");
+        }
     }
     reasons(&mut text, readiness);
     if let Some(hint) = &readiness.hint {
@@ -68,16 +70,21 @@ fn reasons(text: &mut String, readiness: &Readiness) {
     }
 }
 
-/// What the proof left for machines to begin from.
-fn template(record: &PreparedRecord) -> String {
-    let Some(key) = &record.template else {
-        let why = record.not_warm.as_deref().unwrap_or("not made");
-        return format!("none: {}", printable(why));
-    };
-    match record.templates.iter().find(|one| one.key == *key) {
-        Some(one) => format!("{key} ({} vcpu, {} MiB)", one.vcpu_count, one.mem_mib),
-        None => key.clone(),
-    }
+/// What the proofs left for machines to begin from, and why the last one left nothing.
+fn templates(record: &PreparedRecord) -> impl Iterator<Item = String> {
+    let why = record.not_warm.as_deref().unwrap_or("not made");
+    let none = record.template.is_none();
+    let none = none.then(|| format!("none: {}", printable(why)));
+    none.into_iter().chain(record.templates.iter().map(|one| {
+        let network = if one.network { ", network" } else { "" };
+        format!(
+            "{} ({}, {} vcpu, {} MiB{network})",
+            one.key,
+            one.engine.name.as_str(),
+            one.vcpu_count,
+            one.mem_mib
+        )
+    }))
 }
 
 fn timings(record: &PreparedRecord) -> String {

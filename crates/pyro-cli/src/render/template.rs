@@ -28,11 +28,12 @@ pub(crate) fn pruned(pruned: &TemplatePruneResult) -> String {
     } else {
         "Removed"
     };
+    let count = pruned.removed.len();
     let mut text = String::new();
     let _ = writeln!(
         text,
-        "{verb} {} templates, {} in all",
-        pruned.removed.len(),
+        "{verb} {count} {}, {} in all",
+        if count == 1 { "template" } else { "templates" },
         size(pruned.freed_bytes)
     );
     for one in &pruned.removed {
@@ -103,7 +104,7 @@ mod tests {
         };
         assert_eq!(
             pruned(&result),
-            "Would remove 1 templates, 3.0 MiB in all\n\
+            "Would remove 1 template, 3.0 MiB in all\n\
              - 0123456789abcdef debian:12 (qemu-tcg, 2 vcpu, 512 MiB, network): 3.0 MiB\n"
         );
     }

@@ -39,7 +39,7 @@ pub enum AbilityName {
     Fork,
     /// Memory that the guest frees goes back to the host.
     MemoryGivenBack,
-    /// A machine's processor time, memory and processes are bounded by a cgroup.
+    /// What a machine's VMM takes of memory and threads is bounded by a cgroup.
     ResourceLimits,
 }
 
@@ -88,53 +88,50 @@ pub(super) fn of(engines: &[EngineFinding], jail: &[JailLayer]) -> Vec<EngineAbi
 }
 
 fn qemu(jail: &[JailLayer]) -> Vec<Ability> {
-    vec![
+    all(
         can(
             AbilityName::Network,
             "in user mode, without rights on the host",
         ),
         can(
-            AbilityName::Snapshots,
-            "memory, devices and disk, of a machine that runs on",
-        ),
-        can(
-            AbilityName::WarmStart,
-            "copies share the template's memory until they write to it",
-        ),
-        can(
-            AbilityName::Fork,
-            "children share the memory of the capture until they write to it",
-        ),
-        can(
             AbilityName::MemoryGivenBack,
             "by machines that are started cold; QEMU would punch holes into the template that others share",
         ),
-        resource_limits(jail),
-    ]
+        jail,
+    )
 }
 
 fn firecracker(jail: &[JailLayer]) -> Vec<Ability> {
-    vec![
+    all(
         cannot(
             AbilityName::Network,
             "it has no network without rights on the host",
-        ),
-        can(
-            AbilityName::Snapshots,
-            "memory, devices and disk, of a machine that runs on",
-        ),
-        can(
-            AbilityName::WarmStart,
-            "copies share the template's memory until they write to it",
-        ),
-        can(
-            AbilityName::Fork,
-            "children share the memory of the capture until they write to it",
         ),
         cannot(
             AbilityName::MemoryGivenBack,
             "its machines keep what their guests free: they have no balloon",
         ),
+        jail,
+    )
+}
+
+/// The whole list: what differs between engines, and what they have in common.
+fn all(network: Ability, memory_given_back: Ability, jail: &[JailLayer]) -> Vec<Ability> {
+    vec![
+        network,
+        can(
+            AbilityName::Snapshots,
+            "memory, devices and disk, of a machine that runs on",
+        ),
+        can(
+            AbilityName::WarmStart,
+            "copies share the template's memory until they write to it",
+        ),
+        can(
+            AbilityName::Fork,
+            "children share the memory of the capture until they write to it",
+        ),
+        memory_given_back,
         resource_limits(jail),
     ]
 }

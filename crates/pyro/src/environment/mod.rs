@@ -16,7 +16,7 @@ mod layers;
 mod publish;
 mod recipe;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pyro_image::blocking::blocking;
@@ -29,12 +29,10 @@ use serde::Serialize;
 pub use built::{BaseImage, BuiltEnvironment};
 pub use publish::{PublishOptions, PublishedEnvironment};
 
+use crate::absolute::absolute;
 use crate::boot_files::BootFiles;
 use crate::error::Error;
-use crate::template::TemplatePruneOptions;
-use crate::{
-    EnvironmentListing, EnvironmentReport, ProgressSink, PruneResult, Pyro, TemplateListing,
-};
+use crate::{EnvironmentListing, EnvironmentReport, ProgressSink, PruneResult, Pyro};
 
 /// How an environment is got.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -126,17 +124,17 @@ impl Pyro {
         blocking(move || verify(&store, entries, asked)).await
     }
 
-    /// Removes an installed environment that no machine uses, and its templates.
+    /// Removes an installed environment that no machine uses, and the templates that no other
+    /// one uses.
     pub async fn remove_environment(&self, name: &str) -> Result<Removed, Error> {
         let entry = self.entry(name)?;
+        let root = match self.store().installed(&entry) {
+            Ok(InstallState::Valid(installed)) => Some(installed.root_digest()),
+            Ok(InstallState::Absent | InstallState::Invalid { .. }) | Err(_) => None,
+        };
         let mut removed = self.store().remove(&entry)?;
         self.prepared_records().remove(&entry)?;
-        let templates = TemplatePruneOptions {
-            environment: Some(entry.name),
-            all: true,
-            ..TemplatePruneOptions::default()
-        };
-        let pruned = self.prune_templates(templates).await?;
+        let pruned = self.remove_templates_of(&entry.name, root).await?;
         removed.freed_bytes = removed.freed_bytes.saturating_add(pruned.freed_bytes);
         Ok(removed)
     }
@@ -153,26 +151,13 @@ impl Pyro {
         pruned.deleted_kernels = count;
         pruned.freed_bytes = pruned.freed_bytes.saturating_add(bytes);
         self.prepared_records().remove_orphans(options.dry_run)?;
-        let doomed = self.templates_without(&pruned).await?;
+        let doomed = self
+            .templates_without(&pruned.deleted_environment_dirs)
+            .await?;
         let templates = self.remove_templates(doomed, options.dry_run).await?;
         pruned.deleted_templates = templates.removed.len();
         pruned.freed_bytes = pruned.freed_bytes.saturating_add(templates.freed_bytes);
         Ok(pruned)
-    }
-
-    /// The templates that no machine begins from without what was pruned, or would be.
-    async fn templates_without(&self, pruned: &PruneResult) -> Result<Vec<TemplateListing>, Error> {
-        let mut templates = self.list_templates().await?;
-        templates.retain(|one| {
-            let directory = one
-                .environment
-                .as_ref()
-                .and_then(|name| self.entry(name).ok())
-                .map(|entry| entry.directory_name());
-            let pruned = &pruned.deleted_environment_dirs;
-            one.reason.is_some() || directory.is_some_and(|name| pruned.contains(&name))
-        });
-        Ok(templates)
     }
 
     pub(crate) fn store(&self) -> EnvironmentStore {
@@ -184,11 +169,7 @@ impl Pyro {
         let entry = self.store().entry(name)?;
         match &entry.source {
             EntrySource::Image(image) if image.is_relative() => {
-                let here = std::path::absolute(".").map_err(|source| Error::Io {
-                    action: "find",
-                    path: ".".into(),
-                    source,
-                })?;
+                let here = absolute(Path::new("."))?;
                 Ok(CatalogEntry::of_image(image.clone().below(&here)))
             }
             EntrySource::Image(_) | EntrySource::Recipe { .. } | EntrySource::Built => Ok(entry),

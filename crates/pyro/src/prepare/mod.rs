@@ -22,7 +22,7 @@ use std::time::{Duration, Instant, SystemTime};
 use pyro_image::catalog::PLATFORM;
 use pyro_image::oci::PullPolicy;
 use pyro_protocol::guest::Metrics;
-use pyro_protocol::supervise::{ProbeReport, Ready};
+use pyro_protocol::supervise::{EngineChoice, ProbeReport, Ready};
 use serde::Serialize;
 use serde_json::json;
 
@@ -30,9 +30,10 @@ pub use present::Readiness;
 pub(crate) use readiness::Wanted;
 pub use readiness::{ReadinessCode, ReadinessReason, ReadinessStatus};
 pub(crate) use record::PreparedRecords;
-pub use record::{PrepareTimings, PreparedArtifacts, PreparedRecord, PreparedTemplate};
+pub use record::{
+    PrepareTimings, PreparedArtifacts, PreparedEngine, PreparedRecord, PreparedTemplate,
+};
 
-use crate::environment::ensure::file_mark;
 use crate::environment::{EnvironmentOptions, ReadyEnvironment};
 use crate::error::Error;
 use crate::exec::{ExecOptions, ExecOutput, Program};
@@ -137,7 +138,11 @@ impl Pyro {
         let environment = self.ready_environment(&entry.name, pull, progress).await?;
         let pulled = begun.elapsed();
         if !options.force {
-            let mut readiness = self.readiness_on(&entry.name, options.wanted(), None).await;
+            // As it is remembered: an engine that has changed since is found out.
+            let probe = supervisor::probe(self.settings(), false).await?;
+            let mut readiness = self
+                .readiness_on(&entry.name, options.wanted(), &probe)
+                .await;
             if let (ReadinessStatus::Warm, Some(record)) =
                 (readiness.status, &mut readiness.prepared)
             {
@@ -159,7 +164,7 @@ impl Pyro {
         }
         records.write(&entry, &record)?;
         let readiness = self
-            .readiness_on(&entry.name, options.wanted(), Some(&probe))
+            .readiness_on(&entry.name, options.wanted(), &probe)
             .await;
         Ok(PrepareReport {
             reused: false,
@@ -291,7 +296,9 @@ fn recorded(
 ) -> PreparedRecord {
     let now = now();
     let Proof { ready, timings } = proof;
+    let engine = PreparedEngine::of(ready.engine, probe);
     let template = ready.template.as_ref().map(|key| PreparedTemplate {
+        engine: engine.clone(),
         key: key.clone(),
         network: options.network,
         vcpu_count: options.vcpu_count,
@@ -308,11 +315,11 @@ fn recorded(
             agent: pyro_guest::AGENT_BUILD_ID.into(),
         },
         product_version: env!("CARGO_PKG_VERSION").into(),
-        engine: ready.engine,
-        engine_mark: probe.qemu.as_deref().and_then(file_mark),
-        engine_program: probe.qemu.clone(),
-        engine_version: probe.qemu_version.clone(),
-        firecracker_version: None,
+        firecracker_version: match engine.name {
+            EngineChoice::Firecracker => engine.version.clone(),
+            EngineChoice::QemuKvm | EngineChoice::QemuTcg | EngineChoice::Auto => None,
+        },
+        engine,
         network_prepared: options.network,
         started: ready.started,
         template: ready.template,

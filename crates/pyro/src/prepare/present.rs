@@ -1,30 +1,24 @@
 //! Looking at what is here now, for the comparison with what is recorded.
 //!
-//! Cheap: files are looked at, and no engine is started. What was found out about engines is
-//! taken from whoever has asked anyway; templates are listed by the program that makes them.
+//! Cheap: files are looked at. What was found out about engines is remembered, so that no guest
+//! runs; templates are listed by the program that makes them.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use pyro_image::catalog::EntrySource;
 use pyro_image::store::{InstallState, Installed};
 use pyro_image::{CatalogEntry, Sha256Digest};
-use pyro_protocol::supervise::{EngineChoice, ProbeReport};
+use pyro_protocol::supervise::ProbeReport;
 use serde::Serialize;
 
 use super::readiness::{
-    EngineNow, KernelNow, Present, ReadinessCode, ReadinessReason, ReadinessStatus, RootNow,
-    Wanted, compare,
+    KernelNow, Present, ReadinessCode, ReadinessReason, ReadinessStatus, RootNow, Wanted, compare,
 };
-use super::record::PreparedRecord;
+use super::record::{PreparedEngine, PreparedRecord};
 use crate::environment::EnvironmentOptions;
-use crate::environment::ensure::file_mark;
 use crate::error::{Error, chain};
-use crate::settings::Settings;
-use crate::{Pyro, boot_files, progress};
-
-/// The program of the only engine that there is.
-const QEMU: &str = "qemu-system-x86_64";
+use crate::machine::MachineOptions;
+use crate::{Pyro, boot_files, engine, progress, supervisor};
 
 /// How ready an environment is, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -46,12 +40,18 @@ pub struct Readiness {
 
 impl Pyro {
     /// Compares what the last preparation of `environment` recorded with what is here. With
-    /// `network`, a preparation counts only if its machine had one. Starts no engine and fetches
-    /// nothing: a host whose engines are broken is found out by [`Pyro::doctor`]. Blocks while it
-    /// hashes files whose marks have changed.
+    /// `network`, a preparation counts only if its machine had one. Fetches nothing, and starts
+    /// an engine only where nothing is remembered of it. Blocks while it hashes files whose marks
+    /// have changed.
     pub async fn readiness(&self, environment: &str, network: bool) -> Readiness {
-        self.readiness_on(environment, Wanted::of_any_size(network), None)
-            .await
+        let wanted = Wanted::of_any_size(network);
+        match supervisor::probe(self.settings(), false).await {
+            Ok(probe) => self.readiness_on(environment, wanted, &probe).await,
+            Err(error) => {
+                let reason = host_unusable(&chain(&error));
+                self.unavailable(environment, [reason], error.hint())
+            }
+        }
     }
 
     /// As [`Self::readiness`], on a host whose engines were looked at.
@@ -59,7 +59,7 @@ impl Pyro {
         &self,
         environment: &str,
         wanted: Wanted,
-        probe: Option<&ProbeReport>,
+        probe: &ProbeReport,
     ) -> Readiness {
         let entry = match self.entry(environment) {
             Ok(entry) => entry,
@@ -78,12 +78,12 @@ impl Pyro {
                     environment: entry.name.clone(),
                     status,
                     reasons,
-                    hint: remedy(status, &entry.name, wanted.network),
+                    hint: remedy(status, &entry.name, wanted),
                     prepared: recorded,
                     record_path: Some(records.path(&entry)),
                 }
             }
-            Err(reason) => self.unavailable(environment, [reason], None),
+            Err((reason, hint)) => self.unavailable(environment, [reason], hint),
         }
     }
 
@@ -109,16 +109,17 @@ impl Pyro {
         }
     }
 
-    /// What a machine would consist of; the error says why there cannot be one.
+    /// What a machine would consist of; the error says why there cannot be one, with a remedy.
     async fn present(
         &self,
         entry: &CatalogEntry,
         wanted: Wanted,
-        probe: Option<&ProbeReport>,
-    ) -> Result<Present, ReadinessReason> {
-        let engine = engine(self.settings(), probe).map_err(|reason| host_unusable(&reason))?;
+        probe: &ProbeReport,
+    ) -> Result<Present, (ReadinessReason, Option<String>)> {
+        let engine = engine::expected(self.settings().engine, wanted.network, probe)
+            .map_err(|none| (host_unusable(&none.reason), Some(none.hint)))?;
         let state = self.store().installed(entry);
-        let state = state.map_err(|error| host_unusable(&chain(&Error::from(error))))?;
+        let state = state.map_err(|error| (host_unusable(&chain(&Error::from(error))), None))?;
         let installed = match state {
             InstallState::Valid(installed) => Ok(*installed),
             InstallState::Absent => Err(RootNow::Absent),
@@ -129,7 +130,7 @@ impl Pyro {
                 name: entry.name.clone(),
             };
             let code = ReadinessCode::EnvironmentUnknown;
-            return Err(ReadinessReason::new(code, chain(&lost)));
+            return Err((ReadinessReason::new(code, chain(&lost)), lost.hint()));
         }
         let kernel = self.kernel_now(installed.as_ref().ok());
         let root = match installed {
@@ -141,7 +142,7 @@ impl Pyro {
             kernel,
             agent: pyro_guest::AGENT_BUILD_ID.into(),
             product_version: env!("CARGO_PKG_VERSION").into(),
-            engine,
+            engine: PreparedEngine::of(engine, probe),
             wanted,
             // What cannot be listed is not there for machines either.
             templates: self.templates_on_disk().await.unwrap_or_default(),
@@ -218,14 +219,24 @@ impl Pyro {
     }
 }
 
-fn remedy(status: ReadinessStatus, environment: &str, network: bool) -> Option<String> {
-    let flag = if network { " --network" } else { "" };
-    match status {
-        ReadinessStatus::Cold | ReadinessStatus::Stale => {
-            Some(format!("run `pyro prepare {environment}{flag}`"))
-        }
-        ReadinessStatus::Warm | ReadinessStatus::Unavailable => None,
+fn remedy(status: ReadinessStatus, environment: &str, wanted: Wanted) -> Option<String> {
+    if let ReadinessStatus::Warm | ReadinessStatus::Unavailable = status {
+        return None;
     }
+    let mut command = format!("pyro prepare {environment}");
+    if wanted.network {
+        command.push_str(" --network");
+    }
+    let usual = MachineOptions::default();
+    if let Some((vcpu_count, mem_mib)) = wanted.size {
+        if vcpu_count != usual.vcpu_count {
+            command.push_str(&format!(" --vcpu-count {vcpu_count}"));
+        }
+        if mem_mib != usual.mem_mib {
+            command.push_str(&format!(" --mem-mib {mem_mib}"));
+        }
+    }
+    Some(format!("run `{command}`"))
 }
 
 fn host_unusable(reason: &str) -> ReadinessReason {
@@ -235,45 +246,29 @@ fn host_unusable(reason: &str) -> ReadinessReason {
     )
 }
 
-/// The engine that would run a machine; the error says why none would.
-fn engine(settings: &Settings, probe: Option<&ProbeReport>) -> Result<EngineNow, String> {
-    let program = probe
-        .and_then(|probe| probe.qemu.clone())
-        .or_else(|| engine_program(settings))
-        .ok_or_else(|| format!("`{QEMU}` is not installed"))?;
-    let choice = match (settings.engine, probe) {
-        (EngineChoice::Auto, None) => None,
-        (EngineChoice::Auto, Some(probe)) => Some(probe.chosen.ok_or("no engine works")?),
-        (wanted, probe) => {
-            let found = probe.into_iter().flat_map(|probe| &probe.engines);
-            if let Some(broken) = found
-                .filter(|found| found.engine == wanted)
-                .find(|found| !found.usable)
-            {
-                return Err(broken.reason.clone());
-            }
-            Some(wanted)
-        }
-    };
-    Ok(EngineNow {
-        choice,
-        mark: file_mark(&program),
-        program,
-        version: probe.and_then(|probe| probe.qemu_version.clone()),
-    })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The program that a supervisor would start.
-fn engine_program(settings: &Settings) -> Option<PathBuf> {
-    let is_program = |path: &PathBuf| {
-        path.metadata()
-            .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
-    };
-    match &settings.qemu {
-        Some(path) => Some(path.clone()).filter(is_program),
-        None => std::env::split_paths(&settings.search_path)
-            .filter(|directory| Path::is_absolute(directory))
-            .map(|directory| directory.join(QEMU))
-            .find(is_program),
+    #[test]
+    fn the_remedy_is_for_the_machines_that_were_asked_about() {
+        let remedy = |network, size| {
+            let wanted = Wanted { network, size };
+            remedy(ReadinessStatus::Stale, "debian:12", wanted).unwrap()
+        };
+        assert_eq!(remedy(false, None), "run `pyro prepare debian:12`");
+        assert_eq!(
+            remedy(false, Some((1, 1024))),
+            "run `pyro prepare debian:12`"
+        );
+        assert_eq!(
+            remedy(true, Some((2, 512))),
+            "run `pyro prepare debian:12 --network --vcpu-count 2 --mem-mib 512`"
+        );
+        let wanted = Wanted::of_any_size(false);
+        assert_eq!(
+            super::remedy(ReadinessStatus::Warm, "debian:12", wanted),
+            None
+        );
     }
 }

@@ -4,10 +4,10 @@
 //! sentence.
 
 use pyro_image::Sha256Digest;
-use pyro_protocol::supervise::{EngineChoice, TemplateListing};
+use pyro_protocol::supervise::TemplateListing;
 use serde::Serialize;
 
-use super::record::PreparedRecord;
+use super::record::{PreparedEngine, PreparedRecord, PreparedTemplate};
 
 /// How ready an environment is for daily use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -125,7 +125,8 @@ pub(super) struct Present {
     pub(super) kernel: KernelNow,
     pub(super) agent: String,
     pub(super) product_version: String,
-    pub(super) engine: EngineNow,
+    /// The engine that would run them.
+    pub(super) engine: PreparedEngine,
     /// What machines are asked about.
     pub(super) wanted: Wanted,
     /// The templates on this host; a reason tells which of them cannot be used.
@@ -172,17 +173,6 @@ pub(super) enum KernelNow {
     },
 }
 
-/// The engine that would run the machine, as far as it is known without trying any.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct EngineNow {
-    /// `None`: it would be chosen, and what would be is not known.
-    pub(super) choice: Option<EngineChoice>,
-    pub(super) program: std::path::PathBuf,
-    pub(super) mark: Option<String>,
-    /// `None`: nobody has asked.
-    pub(super) version: Option<String>,
-}
-
 /// Compares. Every difference is told, the weightiest first.
 pub(super) fn compare(
     recorded: Option<&PreparedRecord>,
@@ -200,8 +190,7 @@ pub(super) fn compare(
         kernel(recorded, &present.kernel),
         agent(recorded, present),
         product(recorded, present),
-        engine(recorded, &present.engine),
-        engine_program(recorded, &present.engine),
+        engine(recorded, present),
         network(recorded, present),
     ]
     .into_iter()
@@ -272,32 +261,63 @@ fn product(recorded: &PreparedRecord, present: &Present) -> Option<ReadinessReas
         .then(|| ReadinessReason::new(ReadinessCode::ProductChanged, differs("pyro", now, before)))
 }
 
-fn engine(recorded: &PreparedRecord, now: &EngineNow) -> Option<ReadinessReason> {
-    let choice = now.choice.filter(|choice| *choice != recorded.engine)?;
-    Some(ReadinessReason::new(
-        ReadinessCode::EngineChanged,
-        differs("the engine", choice.as_str(), recorded.engine.as_str()),
-    ))
+/// The templates that were made for the machines that are asked about.
+fn fitting<'a>(
+    recorded: &'a PreparedRecord,
+    present: &Present,
+) -> impl Iterator<Item = &'a PreparedTemplate> {
+    let Wanted { network, size } = present.wanted;
+    recorded
+        .templates
+        .iter()
+        .filter(move |one| one.network == network)
+        .filter(move |one| size.is_none_or(|size| size == (one.vcpu_count, one.mem_mib)))
 }
 
-fn engine_program(recorded: &PreparedRecord, now: &EngineNow) -> Option<ReadinessReason> {
-    let message = if recorded.engine_program.as_ref() != Some(&now.program) {
-        let before = recorded.engine_program.as_deref();
-        let before = before.map_or_else(|| "unknown".into(), |path| path.display().to_string());
-        differs("the engine's program", now.program.display(), before)
-    } else if let (Some(version), Some(before)) = (&now.version, &recorded.engine_version)
-        && version != before
+/// What differs of the engine, if no such machine was proven with the present one. Where none was
+/// proven at all, that is told by others.
+fn engine(recorded: &PreparedRecord, present: &Present) -> Option<ReadinessReason> {
+    let mut changes = fitting(recorded, present).map(|one| changed(&one.engine, &present.engine));
+    // The last proven comes first.
+    let first = changes.next()?;
+    if changes.any(|change| change.is_none()) {
+        return None;
+    }
+    first
+}
+
+fn changed(before: &PreparedEngine, now: &PreparedEngine) -> Option<ReadinessReason> {
+    let (code, message) = if now.name != before.name {
+        (
+            ReadinessCode::EngineChanged,
+            differs("the engine", now.name.as_str(), before.name.as_str()),
+        )
+    } else if now.program != before.program {
+        (
+            ReadinessCode::EngineProgramChanged,
+            differs("the engine's program", shown(now), shown(before)),
+        )
+    } else if let (Some(now), Some(before)) = (&now.version, &before.version)
+        && now != before
     {
-        differs("the engine's program", version, before)
-    } else if now.mark != recorded.engine_mark {
-        format!("`{}` is another file now", now.program.display())
+        (
+            ReadinessCode::EngineProgramChanged,
+            differs("the engine's program", now, before),
+        )
+    } else if now.mark != before.mark {
+        (
+            ReadinessCode::EngineProgramChanged,
+            format!("`{}` is another file now", shown(now)),
+        )
     } else {
         return None;
     };
-    Some(ReadinessReason::new(
-        ReadinessCode::EngineProgramChanged,
-        message,
-    ))
+    Some(ReadinessReason::new(code, message))
+}
+
+fn shown(engine: &PreparedEngine) -> String {
+    let program = engine.program.as_deref();
+    program.map_or_else(|| "unknown".into(), |path| path.display().to_string())
 }
 
 fn network(recorded: &PreparedRecord, present: &Present) -> Option<ReadinessReason> {
@@ -310,12 +330,8 @@ fn network(recorded: &PreparedRecord, present: &Present) -> Option<ReadinessReas
 }
 
 fn template(recorded: &PreparedRecord, present: &Present) -> Option<ReadinessReason> {
-    let Wanted { network, size } = present.wanted;
-    let fitting: Vec<_> = recorded
-        .templates
-        .iter()
-        .filter(|one| one.network == network)
-        .filter(|one| size.is_none_or(|size| size == (one.vcpu_count, one.mem_mib)))
+    let fitting: Vec<_> = fitting(recorded, present)
+        .filter(|one| changed(&one.engine, &present.engine).is_none())
         .collect();
     if fitting.is_empty() {
         let (code, message) = match &recorded.not_warm {
@@ -357,7 +373,9 @@ fn differs(what: &str, now: impl std::fmt::Display, before: impl std::fmt::Displ
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::tests::{record, record_template};
+    use pyro_protocol::supervise::EngineChoice;
+
+    use super::super::record::tests::{record, record_engine, record_template};
     use super::*;
 
     fn present() -> Present {
@@ -370,12 +388,7 @@ mod tests {
             },
             agent: "agent".into(),
             product_version: "1".into(),
-            engine: EngineNow {
-                choice: None,
-                program: "/usr/bin/qemu".into(),
-                mark: Some("mark".into()),
-                version: None,
-            },
+            engine: record_engine(),
             wanted: Wanted::of_any_size(false),
             templates: [false, true].map(listing).into(),
         }
@@ -419,10 +432,9 @@ mod tests {
     fn what_holds_is_warm() {
         let warm = (ReadinessStatus::Warm, Vec::new());
         assert_eq!(compare(Some(&record()), &present()), warm);
-        let mut known = present();
-        known.engine.choice = Some(EngineChoice::QemuTcg);
-        known.engine.version = Some("QEMU 7.2".into());
-        assert_eq!(compare(Some(&record()), &known), warm);
+        let mut silent = present();
+        silent.engine.version = None;
+        assert_eq!(compare(Some(&record()), &silent), warm);
         // A preparation with a network holds for machines without one if they have a template.
         let mut networked = PreparedRecord {
             network_prepared: true,
@@ -492,7 +504,7 @@ mod tests {
     #[test]
     fn another_engine_or_program_is_told() {
         let mut now = present();
-        now.engine.choice = Some(EngineChoice::QemuKvm);
+        now.engine.name = EngineChoice::QemuKvm;
         assert_eq!(
             reason(&now),
             (
@@ -500,8 +512,8 @@ mod tests {
                 "the engine is qemu-kvm now, and was qemu-tcg".into()
             )
         );
-        let changes: [fn(&mut EngineNow); 3] = [
-            |engine| engine.program = "/opt/qemu".into(),
+        let changes: [fn(&mut PreparedEngine); 3] = [
+            |engine| engine.program = Some("/opt/qemu".into()),
             |engine| engine.mark = Some("other".into()),
             |engine| engine.version = Some("QEMU 8".into()),
         ];
@@ -510,6 +522,45 @@ mod tests {
             change(&mut now.engine);
             assert_eq!(reason(&now).0, ReadinessCode::EngineProgramChanged);
         }
+    }
+
+    #[test]
+    fn each_kind_of_machine_is_judged_by_its_own_engine() {
+        let firecracker = PreparedEngine {
+            name: EngineChoice::Firecracker,
+            program: Some("/opt/firecracker".into()),
+            ..record_engine()
+        };
+        let mut both = PreparedRecord {
+            network_prepared: true,
+            templates: [false, true].map(record_template).into(),
+            ..record()
+        };
+        both.templates[0].engine = firecracker.clone();
+        let warm = (ReadinessStatus::Warm, Vec::new());
+        let mut plain = present();
+        plain.engine = firecracker.clone();
+        assert_eq!(compare(Some(&both), &plain), warm);
+        let mut networked = present();
+        networked.wanted.network = true;
+        assert_eq!(compare(Some(&both), &networked), warm);
+        // The proof of a machine with a network tells nothing of the engine of those without.
+        let mut only_networked = both.clone();
+        only_networked.templates.remove(0);
+        let (_, reasons) = compare(Some(&only_networked), &plain);
+        assert_eq!(reasons.len(), 1, "{reasons:?}");
+        assert_eq!(reasons[0].code, ReadinessCode::TemplateMissing);
+        // Where sizes were proven with several engines, the present one decides.
+        let mut sizes = record();
+        sizes.templates.push(PreparedTemplate {
+            key: "other".into(),
+            mem_mib: 512,
+            engine: firecracker.clone(),
+            ..record_template(false)
+        });
+        assert_eq!(compare(Some(&sizes), &present()), warm);
+        let (_, reasons) = compare(Some(&sizes), &plain);
+        assert_eq!(reasons[0].code, ReadinessCode::TemplateMissing);
     }
 
     #[test]

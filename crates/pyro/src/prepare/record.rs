@@ -14,13 +14,15 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use pyro_image::{CatalogEntry, EnvironmentStore, Sha256Digest};
-use pyro_protocol::supervise::{EngineChoice, StartKind};
+use pyro_protocol::supervise::{EngineChoice, ProbeReport, StartKind};
 use serde::{Deserialize, Serialize};
 
+use crate::engine;
+use crate::environment::ensure::file_mark;
 use crate::error::Error;
 
 /// Version of the record's format. Another one is no record.
-pub(super) const SCHEMA: u32 = 2;
+pub(super) const SCHEMA: u32 = 3;
 
 /// Name of the directory of records in that of the platform.
 const DIRECTORY: &str = ".prepared";
@@ -49,15 +51,9 @@ pub struct PreparedRecord {
     pub artifacts: PreparedArtifacts,
     /// Version of the program.
     pub product_version: String,
-    /// The engine that ran the machine.
-    pub engine: EngineChoice,
-    /// The program of that engine.
-    pub engine_program: Option<PathBuf>,
-    /// What told that program's file from others.
-    pub engine_mark: Option<String>,
-    /// What that program says of its version.
-    pub engine_version: Option<String>,
-    /// Version of Firecracker, where it is the engine. No machine runs on it yet.
+    /// The engine that ran the machine that was proven last.
+    pub engine: PreparedEngine,
+    /// Version of Firecracker, where it is that engine.
     pub firecracker_version: Option<String>,
     /// Whether a machine with a network was proven.
     pub network_prepared: bool,
@@ -88,16 +84,43 @@ pub struct PreparedTemplate {
     pub vcpu_count: u8,
     /// Their memory in MiB.
     pub mem_mib: u32,
+    /// The engine that goes on from it.
+    pub engine: PreparedEngine,
+}
+
+/// An engine as it was when a machine was proven with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreparedEngine {
+    /// Its name, never `auto`.
+    pub name: EngineChoice,
+    /// Its program.
+    pub program: Option<PathBuf>,
+    /// What told that program's file from others.
+    pub mark: Option<String>,
+    /// What that program says of its version.
+    pub version: Option<String>,
+}
+
+impl PreparedEngine {
+    /// The engine `name` as a probe found it.
+    pub(super) fn of(name: EngineChoice, probe: &ProbeReport) -> Self {
+        let (program, version) = engine::program(name, probe);
+        Self {
+            name,
+            program: program.map(Path::to_owned),
+            mark: program.and_then(file_mark),
+            version: version.map(str::to_owned),
+        }
+    }
 }
 
 impl PreparedRecord {
-    /// Takes over what an earlier record tells of other machines, if it was proven with the same.
+    /// Takes over what an earlier record tells of other machines, if it was proven with the same
+    /// parts. Engines may differ, as that of machines with a network does: each template tells
+    /// its own.
     pub(super) fn carry_over(&mut self, earlier: Self) {
-        let same = earlier.artifacts == self.artifacts
-            && earlier.product_version == self.product_version
-            && earlier.engine == self.engine
-            && earlier.engine_program == self.engine_program
-            && earlier.engine_mark == self.engine_mark;
+        let same =
+            earlier.artifacts == self.artifacts && earlier.product_version == self.product_version;
         if !same {
             return;
         }
@@ -130,9 +153,11 @@ pub struct PreparedArtifacts {
 pub struct PrepareTimings {
     /// Making the environment ready; almost nothing if it was.
     pub pull: u64,
-    /// From the order to the VMM's start: engine, disk.
+    /// From the order to the start of the machine's VMM: engine, disk, and the template if one
+    /// was made, whose boot is most of it.
     pub create: u64,
-    /// From the VMM's start to the agent's hello.
+    /// From that start until the agent was ready: a boot, or the little that going on from a
+    /// template takes.
     pub boot: u64,
     /// The command, from the request to its end.
     pub exec: u64,
@@ -271,10 +296,7 @@ pub(super) mod tests {
                 agent: "agent".into(),
             },
             product_version: "1".into(),
-            engine: EngineChoice::QemuTcg,
-            engine_program: Some("/usr/bin/qemu".into()),
-            engine_mark: Some("mark".into()),
-            engine_version: Some("QEMU 7.2".into()),
+            engine: record_engine(),
             firecracker_version: None,
             network_prepared: false,
             started: StartKind::Made,
@@ -287,6 +309,16 @@ pub(super) mod tests {
         }
     }
 
+    /// The engine of [`record`].
+    pub(crate) fn record_engine() -> PreparedEngine {
+        PreparedEngine {
+            name: EngineChoice::QemuTcg,
+            program: Some("/usr/bin/qemu".into()),
+            mark: Some("mark".into()),
+            version: Some("QEMU 7.2".into()),
+        }
+    }
+
     /// A template of its default machine.
     pub(crate) fn record_template(network: bool) -> PreparedTemplate {
         PreparedTemplate {
@@ -294,6 +326,7 @@ pub(super) mod tests {
             network,
             vcpu_count: 1,
             mem_mib: 1024,
+            engine: record_engine(),
         }
     }
 
@@ -313,6 +346,14 @@ pub(super) mod tests {
         carried.carry_over(networked.clone());
         assert_eq!(keys(&carried), ["new", "net"]);
         assert!(carried.network_prepared);
+        // Machines with a network may have another engine than those without.
+        let mut moved = new.clone();
+        moved.engine.name = EngineChoice::Firecracker;
+        moved.templates[0].engine = moved.engine.clone();
+        moved.carry_over(networked.clone());
+        let engines: Vec<_> = moved.templates.iter().map(|one| one.engine.name).collect();
+        assert_eq!(keys(&moved), ["new", "net"]);
+        assert_eq!(engines, [EngineChoice::Firecracker, EngineChoice::QemuTcg]);
         let mut other = new.clone();
         other.artifacts.kernel = Sha256Digest::of(b"other");
         let before = other.clone();

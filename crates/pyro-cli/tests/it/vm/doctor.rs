@@ -1,5 +1,7 @@
 //! `doctor` reports in every condition, and engines are probed once.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use pyro_testing::World;
@@ -26,7 +28,9 @@ fn a_good_host_passes_and_says_why_each_engine_was_taken_or_not() {
         for name in ["network", "snapshots", "warm_start", "fork"] {
             let mut all = found["abilities"].as_array().unwrap().iter();
             let ability = all.find(|one| one["name"] == name).unwrap();
-            assert_eq!(ability["available"], engine["usable"], "{ability}");
+            let lacks = name == "network" && engine["engine"] == "firecracker";
+            let can = engine["usable"] == true && !lacks;
+            assert_eq!(ability["available"], can, "{ability}");
             assert!(!ability["reason"].as_str().unwrap().is_empty());
         }
     }
@@ -96,6 +100,44 @@ fn a_host_without_qemu_fails_with_one_remedy() {
             .contains("apt-get install qemu-system-x86"),
         "{issue}"
     );
+}
+
+#[test]
+fn each_engine_has_its_program_and_the_one_that_is_asked_for_decides() {
+    let world = world();
+    let program = world.home().join("firecracker");
+    fs::write(&program, "#!/bin/sh\necho 'Firecracker v1.12.1'\n").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let doctor = |flags: &[&str]| {
+        let mut arguments = vec!["doctor"];
+        arguments.extend(flags);
+        world
+            .pyro(&arguments)
+            .env("PYRO_FIRECRACKER", &program)
+            .run()
+    };
+    let runtime = doctor(&["--json"]).json()["runtime"].clone();
+    assert_eq!(runtime["firecracker"], program.display().to_string());
+    assert_eq!(runtime["firecracker_version"], "1.12.1");
+    let told = doctor(&[]).stdout_text();
+    let line = format!("\nFirecracker: {}, 1.12.1\n", program.display());
+    assert!(told.contains(&line), "{told}");
+
+    let emulated = doctor(&["--engine", "qemu-tcg", "--json"]);
+    assert_eq!(emulated.code(), 0, "{}", emulated.stdout_text());
+    assert_eq!(
+        emulated.json()["runtime"]["capabilities"]["supports_guest_network"],
+        true
+    );
+    let refused = world
+        .pyro(&["doctor", "--engine", "firecracker", "--json"])
+        .env("PYRO_FIRECRACKER", world.home().join("none"))
+        .run();
+    assert_eq!(refused.code(), 1, "{}", refused.stdout_text());
+    let issue = refused.json()["issues"][0].clone();
+    let message = issue["message"].as_str().unwrap();
+    assert!(message.contains("`firecracker`"), "{issue}");
+    assert!(issue["hint"].as_str().unwrap().contains("runtime install"));
 }
 
 #[test]

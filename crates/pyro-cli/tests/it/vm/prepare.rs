@@ -197,6 +197,14 @@ fn a_template_for_each_size_belongs_to_it() {
     assert_eq!(smaller["reused"], false);
     assert_ne!(smaller["prepared"]["template"], key);
     assert_eq!(prepare(&world, &["--mem-mib", "512"]).0["reused"], true);
+    // Doctor can be asked about a size as well; without one, any will do.
+    let warm = state("warm", &[]);
+    assert_eq!(readiness(&world, &["--mem-mib", "512"], 0), warm);
+    let missing = state("stale", &["template_missing"]);
+    let larger = ["--vcpu-count", "2", "--mem-mib", "512"];
+    assert_eq!(readiness(&world, &larger, 4), missing);
+    let told = doctor(&world, &larger).stdout_text();
+    assert!(told.contains("--vcpu-count 2 --mem-mib 512`"), "{told}");
     assert_eq!(prepare(&world, &[]).0["reused"], true);
     let ran = world.run(&["--json", "--mem-mib", "512"], &["true"]).run();
     assert_eq!(ran.json()["started"], "warm");
@@ -223,6 +231,17 @@ fn a_template_for_each_size_belongs_to_it() {
         .unwrap();
     let damaged = state("stale", &["template_damaged"]);
     assert_eq!(readiness(&world, &[], 4), damaged);
+    let (mended, _) = prepare(&world, &[]);
+    assert_eq!(mended["reused"], false);
+    assert_eq!(readiness(&world, &[], 0), state("warm", &[]));
+
+    // An engine that is not taken any more, although nothing else has changed.
+    let engine = mended["prepared"]["engine"]["name"].as_str().unwrap();
+    let record = mended["record_path"].as_str().unwrap();
+    let text = fs::read_to_string(record).unwrap();
+    fs::write(record, text.replace(engine, "firecracker")).unwrap();
+    let changed = state("stale", &["engine_changed"]);
+    assert_eq!(readiness(&world, &[], 4), changed);
     assert_eq!(prepare(&world, &[]).0["reused"], false);
     assert_eq!(readiness(&world, &[], 0), state("warm", &[]));
 }

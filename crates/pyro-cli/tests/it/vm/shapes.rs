@@ -65,6 +65,9 @@ fn answers_keep_their_shape() {
     // What differs between hosts is left out: issues, and which programs are installed.
     let mut doctor = json(&["doctor", "--json"]);
     doctor["issues"] = Value::Array(Vec::new());
+    for engine in ["firecracker", "firecracker_version"] {
+        doctor["runtime"][engine] = engine.into();
+    }
     for program in doctor["runtime"]["programs"].as_array_mut().unwrap() {
         program["path"] = "path".into();
     }

@@ -1,6 +1,7 @@
 //! Machines begin from templates, which are listed, pruned, and go with their environment.
 
 use std::fs;
+use std::time::SystemTime;
 
 use pyro_testing::{Finished, World, traces};
 use serde_json::Value;
@@ -49,8 +50,14 @@ fn made_used_listed_and_pruned() {
     let world = own_world();
     assert_eq!(started(&world, &["--cold"]), "cold");
     assert!(listed(&world, &[]).is_empty());
-    assert_eq!(started(&world, &[]), "made");
-    assert_eq!(started(&world, &[]), "warm");
+    // What takes so long the first time is told, and only then.
+    let first = run(&world, &["--json"]);
+    assert_eq!(first.json()["started"], "made");
+    let told = first.stderr_text();
+    assert!(told.contains("\n[run] phase=template vm_id="), "{told}");
+    let second = run(&world, &["--json"]);
+    assert_eq!(second.json()["started"], "warm");
+    assert!(!second.stderr_text().contains("phase=template"));
     let templates = listed(&world, &[]);
     assert_eq!(templates.len(), 1);
     let template = &templates[0];
@@ -137,14 +144,63 @@ fn what_is_left_of_an_environment_goes_with_it() {
 }
 
 #[test]
+fn environments_with_one_root_image_share_a_template_until_the_last_is_removed() {
+    let world = own_world();
+    let names = ["one", "two"].map(|name| {
+        let root = world.home().join(name);
+        fs::create_dir_all(root.join("etc")).unwrap();
+        let hostname = root.join("etc/hostname");
+        fs::write(&hostname, "bare\n").unwrap();
+        for path in [&hostname, &root.join("etc"), &root] {
+            fs::File::open(path)
+                .unwrap()
+                .set_modified(SystemTime::UNIX_EPOCH)
+                .unwrap();
+        }
+        format!("dir:{}", root.display())
+    });
+    let pyro = |arguments: &[&str]| {
+        let finished = world.pyro(arguments).run();
+        assert_eq!(finished.code(), 0, "{}", finished.stderr_text());
+        finished
+    };
+    let [one, two] = &names;
+    pyro(&["prepare", one]);
+    pyro(&["env", "pull", two]);
+    for name in [one, two] {
+        assert_eq!(pruned(&world, &["--environment", name, "--all"]), 0);
+    }
+    pyro(&["env", "remove", one]);
+    let templates = listed(&world, &[]);
+    assert_eq!(templates[0]["environment"], two.as_str(), "{templates:?}");
+    assert!(templates[0].get("reason").is_none(), "{templates:?}");
+    assert_eq!(pruned(&world, &[]), 0);
+    assert_eq!(
+        pyro(&["env", "prune", "--json"]).json()["deleted_templates"],
+        0
+    );
+    let prepared = pyro(&["prepare", two, "--json"]).json();
+    assert_eq!(prepared["prepared"]["started"], "warm", "{prepared}");
+    pyro(&["env", "remove", two]);
+    assert!(listed(&world, &[]).is_empty());
+}
+
+#[test]
 fn a_template_that_cannot_be_kept_is_told_and_no_failure() {
     let world = own_world();
     fs::write(world.cache().join("templates"), "in the way").unwrap();
     let told = run(&world, &[]).stderr_text();
     assert!(told.contains("[run] warm start is off: "), "{told}");
     assert_eq!(run(&world, &["--quiet"]).stderr_text(), "");
-    assert_eq!(started(&world, &[]), "cold");
-    assert_eq!(run(&world, &["--cold", "--json"]).json()["started"], "cold");
+    let unkept = run(&world, &["--quiet", "--json"]).json();
+    assert_eq!(unkept["started"], "cold");
+    assert!(unkept["not_warm"].is_string(), "{unkept}");
+    let cold = run(&world, &["--cold", "--json"]).json();
+    assert_eq!(
+        (&cold["started"], &cold["not_warm"]),
+        (&"cold".into(), &Value::Null)
+    );
+    assert!(cold["engine"].is_string(), "{cold}");
     let prepared = world.pyro(&["prepare", "debian:12", "--json"]).run();
     assert_eq!(prepared.code(), 1, "{}", prepared.stderr_text());
     let report = prepared.json();

@@ -3,6 +3,7 @@
 //! Cheap: files are looked at. What was found out about engines is remembered, so that no guest
 //! runs; templates are listed by the program that makes them.
 
+use std::fmt::Write;
 use std::path::PathBuf;
 
 use pyro_image::catalog::EntrySource;
@@ -230,10 +231,10 @@ fn remedy(status: ReadinessStatus, environment: &str, wanted: Wanted) -> Option<
     let usual = MachineOptions::default();
     if let Some((vcpu_count, mem_mib)) = wanted.size {
         if vcpu_count != usual.vcpu_count {
-            command.push_str(&format!(" --vcpu-count {vcpu_count}"));
+            let _ = write!(command, " --vcpu-count {vcpu_count}");
         }
         if mem_mib != usual.mem_mib {
-            command.push_str(&format!(" --mem-mib {mem_mib}"));
+            let _ = write!(command, " --mem-mib {mem_mib}");
         }
     }
     Some(format!("run `{command}`"))

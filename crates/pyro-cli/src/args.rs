@@ -17,7 +17,7 @@ pub(crate) use template::TemplateCommand;
 
 /// Give a coding agent a throw-away Linux machine.
 #[derive(Debug, Parser)]
-#[command(name = "pyro", version, about, max_term_width = 100, after_help = EXIT_CODES)]
+#[command(name = "pyro", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) global: Global,

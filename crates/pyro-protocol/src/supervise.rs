@@ -54,6 +54,9 @@ pub struct MachineOrder {
     pub vcpu_count: u8,
     /// Memory in MiB, 256 to 32768.
     pub mem_mib: u32,
+    /// The most that the guest reads and writes on each disk, in MiB a second, 1 to 65536; no bound if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_mib_per_second: Option<u32>,
     /// The guest kernel.
     pub kernel: PathBuf,
     /// The initramfs with the agent.

@@ -194,6 +194,7 @@ fn the_supervisors_messages() {
         search_path: "/usr/bin".into(),
         vcpu_count: 1,
         mem_mib: 1024,
+        disk_mib_per_second: None,
         kernel: "/k".into(),
         initramfs: "/i".into(),
         role: Role::Environment {

@@ -83,6 +83,7 @@ fn spec(folder: &Path, kernel: &Path, initramfs: &Path) -> Result<MachineSpec, B
             id: DiskId::new(name)?,
             path,
             access,
+            rate: None,
         })
     };
     Ok(MachineSpec {

@@ -143,6 +143,7 @@ fn spec(
             id: DiskId::new(id)?,
             path: path.into(),
             access,
+            rate: None,
         })
     };
     Ok(MachineSpec {

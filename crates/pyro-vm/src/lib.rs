@@ -37,7 +37,7 @@ pub use memory::GuestMemory;
 pub use program::{EngineIdentity, ProgramMissing, VersionError};
 pub use qemu::{Accelerator, Qemu};
 pub use spec::{
-    Access, Disk, DiskId, FreedMemory, KernelArgument, MachineId, MachineSpec, MemoryMib, Network,
-    SpecError, Vcpus,
+    Access, Disk, DiskId, DiskRate, FreedMemory, KernelArgument, MachineId, MachineSpec, MemoryMib,
+    Network, SpecError, Vcpus,
 };
 pub use tsc::TscMeter;

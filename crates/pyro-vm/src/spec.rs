@@ -77,6 +77,8 @@ pub struct Disk {
     pub path: PathBuf,
     /// Whether the guest may write.
     pub access: Access,
+    /// The most that the guest reads and writes on it; no bound if absent.
+    pub rate: Option<DiskRate>,
 }
 
 /// Whether the guest may write to a disk.
@@ -178,6 +180,31 @@ impl MemoryMib {
     }
 }
 
+/// How much is read from and written to a disk together, in MiB a second: 1 to 65,536.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskRate(u32);
+
+impl DiskRate {
+    /// Takes 1 to 65,536 MiB a second.
+    pub fn new(mib_per_second: u32) -> Result<Self, SpecError> {
+        if (1..=65_536).contains(&mib_per_second) {
+            Ok(Self(mib_per_second))
+        } else {
+            Err(SpecError::DiskRate { mib_per_second })
+        }
+    }
+
+    /// MiB a second.
+    pub fn mib_per_second(self) -> u32 {
+        self.0
+    }
+
+    /// Bytes a second.
+    pub fn bytes_per_second(self) -> u64 {
+        u64::from(self.0) << 20
+    }
+}
+
 /// The serial number of a disk: 1 to 20 of `a-z`, `0-9` and `-`. Virtio carries no more than 20 bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DiskId(String);
@@ -238,6 +265,12 @@ impl KernelArgument {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SpecError {
+    /// Not 1 to 65,536.
+    #[error("{mib_per_second} MiB a second is not between 1 and 65536")]
+    DiskRate {
+        /// What was given.
+        mib_per_second: u32,
+    },
     /// Not 12 lowercase hexadecimal digits.
     #[error("machine id {text:?} is not 12 lowercase hexadecimal digits")]
     MachineId {
@@ -324,6 +357,7 @@ mod tests {
             id: DiskId::new(id).unwrap(),
             path: PathBuf::new(),
             access: Access::ReadOnly,
+            rate: None,
         };
         let mut spec = MachineSpec {
             id: MachineId::new("0123456789ab").unwrap(),

@@ -48,6 +48,9 @@ pub struct MachineOptions {
     pub vcpu_count: u8,
     /// Memory in MiB, 256 to 32768.
     pub mem_mib: u32,
+    /// The most that the guest reads and writes on each of its two disks, the image and what it
+    /// writes itself, in MiB a second, 1 to 65536. No bound if absent.
+    pub disk_mib_per_second: Option<u32>,
     /// Whether the guest gets a user-mode network card.
     pub network: bool,
     /// The machine ends after this time.
@@ -63,6 +66,7 @@ impl Default for MachineOptions {
         Self {
             vcpu_count: 1,
             mem_mib: 1024,
+            disk_mib_per_second: None,
             network: false,
             ttl: Duration::from_mins(10),
             lease: Lease::Owner,
@@ -84,6 +88,14 @@ impl MachineOptions {
             return Err(Error::invalid(
                 format!("{} MiB of memory are not possible", self.mem_mib),
                 "give 256 to 32768 with `--mem-mib`: below that the guest kernel does not boot",
+            ));
+        }
+        if let Some(rate) = self.disk_mib_per_second
+            && !(1..=65_536).contains(&rate)
+        {
+            return Err(Error::invalid(
+                format!("{rate} MiB a second are not possible for a disk"),
+                "give 1 to 65536 with `--disk-mib-per-second`",
             ));
         }
         Ok(())
@@ -208,6 +220,7 @@ impl Machine {
             search_path: settings.search_path.clone(),
             vcpu_count: options.vcpu_count,
             mem_mib: options.mem_mib,
+            disk_mib_per_second: options.disk_mib_per_second,
             kernel: boot.kernel,
             initramfs: boot.initramfs,
             role,

@@ -37,6 +37,9 @@ pub struct RunOptions {
     pub vcpu_count: u8,
     /// Memory in MiB, 256 to 32768.
     pub mem_mib: u32,
+    /// The most that the guest reads and writes on each disk, in MiB a second, 1 to 65536. No
+    /// bound if absent.
+    pub disk_mib_per_second: Option<u32>,
     /// Time limit of the command.
     pub timeout: Duration,
     /// Time to live of the machine.
@@ -66,6 +69,7 @@ impl RunOptions {
             program: Some(exec.program),
             vcpu_count: machine.vcpu_count,
             mem_mib: machine.mem_mib,
+            disk_mib_per_second: machine.disk_mib_per_second,
             timeout: exec.timeout,
             ttl: machine.ttl,
             network: machine.network,
@@ -81,6 +85,7 @@ impl RunOptions {
         MachineOptions {
             vcpu_count: self.vcpu_count,
             mem_mib: self.mem_mib,
+            disk_mib_per_second: self.disk_mib_per_second,
             network: self.network,
             ttl: self.ttl,
             cold: self.cold,

@@ -33,6 +33,10 @@ pub(crate) struct RunArgs {
     /// Memory in MiB, 256 to 32768
     #[arg(long, default_value_t = 1024, value_name = "MIB")]
     pub(crate) mem_mib: u32,
+    /// The most that the guest reads and writes on each disk, 1 to 65536 MiB a second
+    /// [default: no bound]
+    #[arg(long, value_name = "MIB")]
+    pub(crate) disk_mib_per_second: Option<u32>,
     /// Time limit of the command; fractions allowed
     #[arg(
         long,

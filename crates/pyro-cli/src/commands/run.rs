@@ -210,6 +210,7 @@ fn options(args: RunArgs) -> Result<RunOptions, Error> {
         program,
         vcpu_count: args.vcpu_count,
         mem_mib: args.mem_mib,
+        disk_mib_per_second: args.disk_mib_per_second,
         timeout,
         ttl: Duration::from_secs(args.ttl_seconds),
         network: args.network,

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use pyro_protocol::supervise::{MachineOrder, Role, Start};
 use pyro_vm::{
-    Access, Disk, DiskId, FreedMemory, KernelArgument, MachineId, MachineSpec, MemoryMib, Network,
-    SpecError, Vcpus,
+    Access, Disk, DiskId, DiskRate, FreedMemory, KernelArgument, MachineId, MachineSpec, MemoryMib,
+    Network, SpecError, Vcpus,
 };
 
 /// The machine `id` of `order`, which writes to the disk `upper` if it runs an environment.
@@ -21,11 +21,13 @@ pub(super) fn machine(
     upper: &Path,
     freed_memory: FreedMemory,
 ) -> Result<MachineSpec, SpecError> {
+    let rate = order.disk_mib_per_second.map(DiskRate::new).transpose()?;
     let disk = |id: &str, path: &Path, access| -> Result<Disk, SpecError> {
         Ok(Disk {
             id: DiskId::new(id)?,
             path: path.to_owned(),
             access,
+            rate,
         })
     };
     let mut cmdline = Vec::new();

@@ -359,6 +359,7 @@ mod tests {
             search_path: String::new(),
             vcpu_count: 1,
             mem_mib: 256,
+            disk_mib_per_second: None,
             kernel: home.join("kernel"),
             initramfs: home.join("initramfs"),
             role: Role::Environment {

@@ -8,8 +8,8 @@ mod http;
 
 pub(crate) use action::{
     Action, BootSource, CacheType, DriveConfig, FileName, HugePages, IoEngine, MachineConfig,
-    MemoryBackend, MemoryBackendType, RunState, SnapshotCreate, SnapshotKind, SnapshotLoad,
-    VsockConfig,
+    MemoryBackend, MemoryBackendType, RateLimiter, RunState, SnapshotCreate, SnapshotKind,
+    SnapshotLoad, TokenBucket, VsockConfig,
 };
 
 use http::{Answer, HttpError};

@@ -4,7 +4,7 @@
 
 use super::api::{
     Action, BootSource, CacheType, DriveConfig, FileName, HugePages, IoEngine, MachineConfig,
-    MemoryBackend, MemoryBackendType, SnapshotLoad, VsockConfig,
+    MemoryBackend, MemoryBackendType, RateLimiter, SnapshotLoad, TokenBucket, VsockConfig,
 };
 use crate::kernel_arguments;
 use crate::machine::StartError;
@@ -16,6 +16,9 @@ pub const GUEST_CID: u32 = 3;
 /// Most disks of one machine. Every virtio device takes one of 19 interrupt lines (Firecracker 1.12), and so do the vsock, the
 /// source of random numbers and the generation counter.
 pub const MAX_DRIVES: usize = 14;
+
+/// The time in which a disk's rate is a bound, in milliseconds.
+const RATE_MS: u64 = 1_000;
 
 /// The engine's name in errors.
 const ENGINE: &str = "Firecracker";
@@ -131,6 +134,12 @@ fn drive(index: usize, disk: &Disk) -> Action {
         // a crash of the host.
         cache_type: CacheType::Unsafe,
         io_engine: IoEngine::Sync,
+        rate_limiter: disk.rate.map(|rate| RateLimiter {
+            bandwidth: TokenBucket {
+                size: rate.bytes_per_second(),
+                refill_time: RATE_MS,
+            },
+        }),
     })
 }
 
@@ -153,7 +162,7 @@ fn kernel_command_line(spec: &MachineSpec) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{DiskId, FreedMemory, MachineId, MemoryMib, Vcpus};
+    use crate::spec::{DiskId, DiskRate, FreedMemory, MachineId, MemoryMib, Vcpus};
     use std::fmt::Write;
 
     fn spec(disks: &[&str]) -> MachineSpec {
@@ -165,6 +174,7 @@ mod tests {
             } else {
                 Access::ReadWrite
             },
+            rate: None,
         };
         MachineSpec {
             id: MachineId::new("0123456789ab").unwrap(),
@@ -187,6 +197,13 @@ mod tests {
         }
         assert!(!text.contains("secret"), "no path may reach Firecracker");
         text
+    }
+
+    #[test]
+    fn with_a_disk_that_keeps_to_a_rate() {
+        let mut spec = spec(&["upper"]);
+        spec.disks[0].rate = Some(DiskRate::new(50).unwrap());
+        insta::assert_snapshot!(text(&boot_requests(&spec)));
     }
 
     #[test]

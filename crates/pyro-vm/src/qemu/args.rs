@@ -6,7 +6,7 @@
 use super::Accelerator;
 use crate::kernel_arguments;
 use crate::memory::Mapping;
-use crate::spec::{Access, Disk, FreedMemory, MachineSpec, Network};
+use crate::spec::{Access, Disk, DiskRate, FreedMemory, MachineSpec, Network};
 use std::fmt::{Display, Write};
 use std::os::fd::RawFd;
 
@@ -239,6 +239,26 @@ impl Arguments {
         self
     }
 
+    /// A node above `below` that keeps to a rate. The device keeps its state, so a restored machine may have another rate, or none.
+    fn throttled(&mut self, index: usize, below: &str, read_only: &str, rate: DiskRate) -> String {
+        let (group, node) = (format!("rate{index}"), format!("throttle{index}"));
+        // In the other form the limits' names begin with `x-` (7.2).
+        let object = serde_json::json!({
+            "qom-type": "throttle-group",
+            "id": group,
+            "limits": {"bps-total": rate.bytes_per_second()},
+        });
+        self.option("-object", object).option(
+            "-blockdev",
+            Properties::of("driver=throttle")
+                .with("node-name", &node)
+                .with("read-only", read_only)
+                .with("throttle-group", group)
+                .with("file", below),
+        );
+        node
+    }
+
     /// A disk: the descriptor as a set, the file, its format, the device. The format is said, never guessed, because a guest
     /// could write a header that names host files. Locking is off because the caller holds a lock through the descriptor.
     fn disk(&mut self, index: usize, disk: &Disk, fd: RawFd) {
@@ -271,11 +291,15 @@ impl Arguments {
                 .with("filename", format!("/dev/fdset/{set}"))
                 .with("locking", "off"),
         )
-        .option("-blockdev", node("raw", &format).with("file", &file))
-        .option(
+        .option("-blockdev", node("raw", &format).with("file", &file));
+        let drive = match disk.rate {
+            None => format,
+            Some(rate) => self.throttled(index, &format, read_only, rate),
+        };
+        self.option(
             "-device",
             Properties::of("virtio-blk-device")
-                .with("drive", &format)
+                .with("drive", &drive)
                 .with("serial", &disk.id),
         );
     }
@@ -285,6 +309,7 @@ impl Arguments {
 mod tests {
     use super::*;
     use crate::spec::{DiskId, KernelArgument, MachineId, MemoryMib, Vcpus};
+    use std::path::PathBuf;
 
     fn spec() -> MachineSpec {
         MachineSpec {
@@ -368,11 +393,26 @@ mod tests {
     }
 
     #[test]
+    fn with_a_disk_that_keeps_to_a_rate() {
+        let disks = vec![Disk {
+            id: DiskId::new("upper").unwrap(),
+            path: PathBuf::new(),
+            access: Access::ReadWrite,
+            rate: Some(DiskRate::new(50).unwrap()),
+        }];
+        insta::assert_snapshot!(arguments(
+            &MachineSpec { disks, ..spec() },
+            Accelerator::Tcg
+        ));
+    }
+
+    #[test]
     fn with_two_disks() {
         let disk = |id: &str, access| Disk {
             id: DiskId::new(id).unwrap(),
             path: "/secret,path".into(),
             access,
+            rate: None,
         };
         let disks = vec![
             disk("root", Access::ReadOnly),

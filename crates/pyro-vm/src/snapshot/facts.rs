@@ -56,9 +56,19 @@ pub struct Facts {
 impl Facts {
     /// The facts of a machine on this host.
     pub fn of(spec: &MachineSpec, engine: &Engine, origin: Origin) -> Self {
-        let disks = spec.disks.iter().map(|disk| match disk.access {
-            Access::ReadOnly => format!("{}, read-only", disk.id),
-            Access::ReadWrite => disk.id.to_string(),
+        let disks = spec.disks.iter().map(|disk| {
+            let access = match disk.access {
+                Access::ReadOnly => ", read-only",
+                Access::ReadWrite => "",
+            };
+            let rate = match (engine, disk.rate) {
+                // A snapshot of its keeps the rate.
+                (Engine::Firecracker(_), Some(rate)) => {
+                    format!(", {} MiB/s", rate.mib_per_second())
+                }
+                (Engine::Firecracker(_), None) | (Engine::Qemu { .. }, _) => String::new(),
+            };
+            format!("{}{access}{rate}", disk.id)
         });
         Self {
             form: FORM,

@@ -61,6 +61,7 @@ impl World {
             id: DiskId::new(name).unwrap(),
             path,
             access,
+            rate: None,
         }
     }
 

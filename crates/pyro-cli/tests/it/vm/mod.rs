@@ -4,6 +4,7 @@ mod agent;
 mod archives;
 mod chaos;
 mod conformance;
+mod disk_rate;
 mod doctor;
 mod environment;
 mod exact;

@@ -157,6 +157,25 @@ pub(crate) struct DriveConfig {
     pub(crate) cache_type: CacheType,
     /// How the file is read and written.
     pub(crate) io_engine: IoEngine,
+    /// The most that the guest reads and writes. A snapshot keeps it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rate_limiter: Option<RateLimiter>,
+}
+
+/// A bound on what passes through a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct RateLimiter {
+    /// Bytes.
+    pub(crate) bandwidth: TokenBucket,
+}
+
+/// So much in every time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct TokenBucket {
+    /// How much.
+    pub(crate) size: u64,
+    /// The time, in milliseconds.
+    pub(crate) refill_time: u64,
 }
 
 /// What a flush of the guest does.
@@ -267,6 +286,12 @@ mod tests {
                 is_read_only: true,
                 cache_type: CacheType::Unsafe,
                 io_engine: IoEngine::Sync,
+                rate_limiter: Some(RateLimiter {
+                    bandwidth: TokenBucket {
+                        size: 1_048_576,
+                        refill_time: 1_000,
+                    },
+                }),
             }),
             Action::Vsock(VsockConfig {
                 guest_cid: 3,

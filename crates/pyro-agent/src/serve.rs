@@ -85,7 +85,7 @@ impl Agent {
             imports: Imports::new(workspace, PathBuf::from(SECRETS)),
             trees: Trees::new(files.clone()),
             services: Services::new(reaper.clone(), files.clone(), machine.freezer()),
-            shells: Shells::new(reaper.clone(), budget.clone()),
+            shells: Shells::new(reaper.clone(), budget.clone(), machine.freezer()),
             budget,
             jobs: Jobs::new(machine.freezer()),
             files,
@@ -177,9 +177,11 @@ impl Agent {
             }
             Request::Exec(command) => match command.reply {
                 ReplyForm::Collected => {
+                    machine.freezer().thawed().await;
                     exec::collected(&self.reaper, &self.budget, &command, writer).await
                 }
                 ReplyForm::Frames { stdin } => {
+                    machine.freezer().thawed().await;
                     exec::streamed(&self.reaper, &command, stdin, reader, writer).await
                 }
                 ReplyForm::Detached { .. } => {

@@ -16,11 +16,13 @@ use tokio::time::timeout;
 /// How long the host waits for an answer before it says hello again.
 const REPEAT_AFTER: Duration = Duration::from_secs(1);
 
-/// How long the host waits for an answer of a guest that is up, before it says hello again.
-const REPEAT_TO_RESTORED: Duration = Duration::from_millis(20);
+/// How long the host waits for the first answer of a guest that is up. Twice as long each time,
+/// up to [`REPEAT_AFTER`]: only the answer to the latest hello counts, because the guest takes
+/// no other confirmation, so the wait must come to be longer than the way there and back.
+const FIRST_REPEAT_TO_RESTORED: Duration = Duration::from_millis(20);
 
-/// So often that it is certain that the guest waits for the end of a frame.
-const ATTEMPTS_BEFORE_FLOOD: u32 = 20;
+/// After so many, which is after 620 ms, the guest is taken to wait for the end of a frame.
+const ATTEMPTS_BEFORE_FLOOD: u32 = 5;
 
 /// A byte that begins no frame, because there is no such version.
 const NO_FRAME: u8 = 0xff;
@@ -61,6 +63,7 @@ where
 {
     let mut scanner = Scanner::default();
     let mut attempt = nonce;
+    let mut wait = FIRST_REPEAT_TO_RESTORED;
     for tried in 0.. {
         let length = if tried == ATTEMPTS_BEFORE_FLOOD {
             FLOOD
@@ -68,9 +71,10 @@ where
             HEADER
         };
         carrier.write_all(&vec![NO_FRAME; length]).await?;
-        if greet(carrier, &mut scanner, attempt, REPEAT_TO_RESTORED).await? {
+        if greet(carrier, &mut scanner, attempt, wait).await? {
             break;
         }
+        wait = (wait * 2).min(REPEAT_AFTER);
         attempt = attempt.wrapping_add(1);
     }
     carrier.write_all(&message(Side::Start, attempt)).await?;
@@ -269,6 +273,57 @@ mod tests {
     async fn a_restored_guest_gives_up_the_session_it_was_in() {
         for cut in [0, 1, 11, 12, 13, 5_000, HEADER + 0x4000] {
             restored_after(cut).await;
+        }
+    }
+
+    /// Passes on what comes from `from`, each piece `late` after it was sent. Returns how much it was.
+    async fn pass_on_late(
+        mut from: impl AsyncRead + Unpin,
+        mut to: impl AsyncWrite + Unpin,
+        late: Duration,
+    ) -> usize {
+        let (pieces, mut queue) = tokio::sync::mpsc::unbounded_channel();
+        let take = async move {
+            let mut passed = 0;
+            let mut piece = vec![0; 64 * 1024];
+            while let Ok(length @ 1..) = from.read(&mut piece).await {
+                passed += length;
+                let due = tokio::time::Instant::now() + late;
+                let _ = pieces.send((due, piece[..length].to_vec()));
+            }
+            passed
+        };
+        let give = async move {
+            while let Some((due, piece)) = queue.recv().await {
+                tokio::time::sleep_until(due).await;
+                let _ = to.write_all(&piece).await;
+            }
+        };
+        tokio::join!(take, give).0
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_restored_guest_that_answers_late_is_met() {
+        for (late, is_flooded) in [(0, false), (30, false), (300, false), (900, true)] {
+            let (mut host, outer) = tokio::io::duplex(1024 * 1024);
+            let (inner, mut guest) = tokio::io::duplex(1024 * 1024);
+            let (from_host, to_host) = tokio::io::split(outer);
+            let (from_guest, to_guest) = tokio::io::split(inner);
+            let late = Duration::from_millis(late);
+            let there = tokio::spawn(pass_on_late(from_host, to_guest, Duration::ZERO));
+            let _back = tokio::spawn(pass_on_late(from_guest, to_host, late));
+            let both = async { tokio::join!(with_restored(&mut host, 5), as_guest(&mut guest)) };
+            let (a, b) = timeout(Duration::from_secs(10), both)
+                .await
+                .unwrap_or_else(|_| panic!("never met with answers {late:?} late"));
+            a.unwrap();
+            b.unwrap();
+            host.write_all(b"next").await.unwrap();
+            let mut bytes = [0; 4];
+            guest.read_exact(&mut bytes).await.unwrap();
+            assert_eq!(&bytes, b"next");
+            drop(host);
+            assert_eq!(there.await.unwrap() > FLOOD, is_flooded, "{late:?}");
         }
     }
 

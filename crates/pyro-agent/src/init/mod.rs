@@ -22,6 +22,7 @@ mod power;
 mod vsock;
 
 use std::future::pending;
+use std::os::fd::OwnedFd;
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 
@@ -75,6 +76,7 @@ fn boot_and_serve() -> Result<Instant, Fault> {
         None => None,
     };
     mounts::late()?;
+    let cgroups = mounts::own_cgroups();
     boot.mounts_us = clock::since_boot_us();
     if cmdline.network {
         network::bring_up(cmdline.root.is_some())?;
@@ -86,7 +88,10 @@ fn boot_and_serve() -> Result<Instant, Fault> {
         .enable_all()
         .build()
         .map_err(|source| Fault::agent(format!("starting the runtime: {source}")))?;
-    let outcome = LocalSet::new().block_on(&runtime, serve_until_power_off(boot, carriers, below));
+    let outcome = LocalSet::new().block_on(
+        &runtime,
+        serve_until_power_off(boot, carriers, below, cgroups),
+    );
     // Dropping it would wait for blocking work, however long a broken disk holds that up.
     runtime.shutdown_background();
     outcome
@@ -98,6 +103,7 @@ async fn serve_until_power_off(
     mut boot: BootTimes,
     carriers: Carriers,
     below: Option<Below>,
+    cgroups: Option<OwnedFd>,
 ) -> Result<Instant, Fault> {
     // Before the link answers: a host that has both may then use both.
     let vsock = if carriers.have_vsock() {
@@ -115,7 +121,7 @@ async fn serve_until_power_off(
         Some(below) => (Some(below.disk), Some((below.kept, below.layers))),
         None => (None, None),
     };
-    let mut agent = Agent::with_settings(boot, of_machine(disk))
+    let mut agent = Agent::with_settings(boot, of_machine(disk, cgroups))
         .map_err(|source| Fault::agent(format!("starting the reaper: {source}")))?;
     if let Some((kept, layers)) = trees {
         agent = agent.keeping_trees(kept).above_image(layers);

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use pyro_archive::beneath::DIRECTORY;
 use rustix::fs::Mode;
-use rustix::mount::{MountFlags, mount, mount_move};
+use rustix::mount::{MountFlags, OpenTreeFlags, mount, mount_move, open_tree};
 
 use super::cmdline::RootDisks;
 use super::disk;
@@ -21,6 +21,7 @@ use crate::serve::Layers;
 const IMAGE: &str = "/pyro/image";
 const UPPER: &str = "/pyro/upper";
 const UPPER_LAYER: &str = "/pyro/upper/upper";
+const CGROUPS: &str = "/sys/fs/cgroup";
 const KEPT: &str = "/pyro/upper/agent";
 const ROOT: &str = "/pyro/root";
 
@@ -98,7 +99,7 @@ pub(super) fn late() -> Result<(), Fault> {
     for (kind, at, options) in [
         ("tmpfs", "/dev/shm", Some(c"mode=1777")),
         ("tmpfs", "/run", Some(c"mode=755")),
-        ("cgroup2", "/sys/fs/cgroup", None),
+        ("cgroup2", CGROUPS, None),
     ] {
         kernel_fs(kind, at, no_devices, options).map_err(Fault::kernel)?;
     }
@@ -114,6 +115,13 @@ pub(super) fn late() -> Result<(), Fault> {
     }
     let _ = rustix::system::sethostname(b"pyro");
     Ok(())
+}
+
+/// The control groups as a mount of the agent's own, which nobody finds, covers or takes away.
+/// `None` where the kernel has no such mounts.
+pub(super) fn own_cgroups() -> Option<OwnedFd> {
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    open_tree(rustix::fs::CWD, CGROUPS, clone).ok()
 }
 
 /// Mounts the ext4 disk with the id `id` at `at`.

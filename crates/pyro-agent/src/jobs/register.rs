@@ -365,6 +365,7 @@ async fn watch_over(
             job.take(chunk);
         }
     };
+    freezer.thawed().await;
     let (end, ()) = tokio::join!(
         drive(reaper, exec, Some(Input { frames, stdin }), sender),
         collect

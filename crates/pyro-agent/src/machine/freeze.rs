@@ -1,72 +1,68 @@
-//! Frozen file systems: who holds them, and who lets them go.
+//! Whether the machine stands still, for those in the agent who would move: who lets it, and
+//! who waits for it.
 //!
 //! ```text
-//! thawed ──freeze──▶ freezing ──all of them──▶ frozen ──thaw, power off, time limit──▶ thawed
-//!                       └────────── one that fails thaws those before ────────────────────┘
+//! moves ──freeze──▶ stands still ──thaw, power off, time limit──▶ moves
+//!                        └──revive: disks, names──▶ processes ──▶ moves
 //! ```
 //!
-//! A thread of its own freezes, holds and thaws, so that neither a write that waits on a
-//! frozen disk, in whatever thread of this process, nor a host that died can leave the
-//! machine frozen. Whoever writes to a disk from the agent's one thread must wait for
-//! [`Freezer::thawed`] before: a write to a frozen disk cannot be called off.
+//! Threads of their own hold it (`still`), so that neither a write that waits on a frozen
+//! disk, in whatever thread of this process, nor a host that died can leave the machine
+//! frozen. Whoever writes to a disk from the agent's one thread must wait for
+//! [`Freezer::thawed`] before: a write to a frozen disk cannot be called off. So must whoever
+//! starts a process: it would be stopped before it is the program that it is to be, and with
+//! it the agent, which waits for that.
 
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 use std::sync::mpsc;
-use std::time::Instant;
 
 use pyro_protocol::code::{ErrorCode, ErrorReply};
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout_at;
 
-use super::disks::{Disk, Stopped};
+use super::disks::Disk;
+use super::still::{self, Count, Order, Processes};
 
-/// Stack of the thread that holds: it makes system calls and nothing else.
-const STACK: usize = 128 * 1024;
-
-/// The frozen file systems of one agent, if there are some. Clones share them.
+/// The stillness of one agent's machine. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Freezer(Rc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    frozen: watch::Sender<bool>,
+    still: watch::Sender<bool>,
     /// What the thread that holds listens to, once it holds something.
     orders: RefCell<Option<mpsc::Sender<Order>>>,
 }
 
-/// To thaw, and whom to tell.
-type Order = oneshot::Sender<io::Result<()>>;
-
-/// How many file systems were frozen, and how many only written back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Count {
-    pub(super) frozen: usize,
-    pub(super) written_back: usize,
-}
-
-/// From here on nothing of the agent writes. Dropped when everything is thawed.
+/// From here on nothing of the agent writes or starts anything. Dropped when everything goes
+/// on.
 #[derive(Debug)]
 pub(super) struct Freezing(Freezer);
+
+/// The frozen disks, for another thread. See [`Freezer::disks`].
+#[derive(Debug)]
+pub(super) struct Disks(Option<mpsc::Sender<Order>>);
 
 impl Freezer {
     pub(super) fn new() -> Self {
         Self(Rc::new(Inner {
-            frozen: watch::Sender::new(false),
+            still: watch::Sender::new(false),
             orders: RefCell::default(),
         }))
     }
 
-    /// Waits until disks can be written. To be asked in the same poll as the write.
+    /// Waits until disks can be written and processes run. To be asked in the same poll as the
+    /// write or the start.
     pub(crate) async fn thawed(&self) {
         // The sender lives as long as this.
-        let _ = self.0.frozen.subscribe().wait_for(|frozen| !frozen).await;
+        let _ = self.0.still.subscribe().wait_for(|still| !still).await;
     }
 
-    /// Fails while disks cannot be written.
+    /// Fails while something stands still.
     pub(super) fn check(&self) -> Result<(), ErrorReply> {
-        if *self.0.frozen.borrow() {
+        if *self.0.still.borrow() {
             return Err(ErrorReply::new(
                 ErrorCode::Conflict,
                 "the file systems are frozen",
@@ -75,16 +71,16 @@ impl Freezer {
         Ok(())
     }
 
-    /// Makes the agent's own writers wait.
+    /// Makes the agent's own writers and starters wait.
     pub(super) fn begin(&self) -> Result<Freezing, ErrorReply> {
         self.check()?;
-        self.0.frozen.send_replace(true);
+        self.0.still.send_replace(true);
         Ok(Freezing(self.clone()))
     }
 
-    /// Lets everything be written again. `None`: nothing was frozen.
+    /// Lets everything go on. `None`: nothing stood still.
     pub(super) async fn thaw(&self) -> Option<Result<(), ErrorReply>> {
-        let told = self.order()?;
+        let told = self.let_go()?;
         // The thread that holds is gone when its time limit passed just now.
         let outcome = told.await.ok()?;
         self.thawed().await;
@@ -92,37 +88,49 @@ impl Freezer {
     }
 
     /// As [`Freezer::thaw`], without waiting for it.
-    pub(super) fn let_go(&self) {
-        let _ = self.order();
+    pub(super) fn let_go(&self) -> Option<oneshot::Receiver<io::Result<()>>> {
+        let (told, outcome) = oneshot::channel();
+        let orders = self.0.orders.borrow_mut().take()?;
+        orders.send(Order::Everything(told)).ok()?;
+        Some(outcome)
     }
 
-    fn order(&self) -> Option<oneshot::Receiver<io::Result<()>>> {
-        let (order, told) = oneshot::channel();
-        let orders = self.0.orders.borrow_mut().take()?;
-        orders.send(order).ok()?;
-        Some(told)
+    /// What thaws the disks alone, while processes stand still.
+    pub(super) fn disks(&self) -> Disks {
+        Disks(self.0.orders.borrow().clone())
+    }
+}
+
+impl Disks {
+    /// Lets them be written again; whether they could not until now. Blocks.
+    pub(super) fn thaw(self) -> Result<bool, ErrorReply> {
+        let (told, outcome) = oneshot::channel();
+        let Some(Ok(())) = self.0.map(|orders| orders.send(Order::Disks(told))) else {
+            return Ok(false);
+        };
+        match outcome.blocking_recv() {
+            Ok(outcome) => outcome
+                .map(|()| true)
+                .map_err(|error| reply("thawing", &error)),
+            // The time limit passed just now.
+            Err(_) => Ok(false),
+        }
     }
 }
 
 impl Freezing {
-    /// Freezes `disks` in this order and holds them until `until` at the latest.
+    /// Has `processes` and `disks`, in this order, stand still until `until` at the latest.
     pub(super) async fn hold(
         self,
         disks: Vec<Box<dyn Disk>>,
+        processes: Box<dyn Processes>,
         until: tokio::time::Instant,
     ) -> Result<Count, ErrorReply> {
         let (orders, listen) = mpsc::channel();
         let (tell, told) = oneshot::channel();
         let (ends, ended) = oneshot::channel::<()>();
-        let limit = until.into_std();
         let freezer = self.0.clone();
-        std::thread::Builder::new()
-            .name("freezer".into())
-            .stack_size(STACK)
-            .spawn(move || {
-                freeze_and_hold(&disks, limit, tell, &listen);
-                drop(ends);
-            })
+        still::hold(disks, processes, until.into_std(), tell, listen, ends)
             .map_err(|error| reply("starting a thread", &error))?;
         tokio::task::spawn_local(async move {
             let _ = ended.await;
@@ -146,65 +154,8 @@ impl Freezing {
 impl Drop for Freezing {
     fn drop(&mut self) {
         self.0.0.orders.take();
-        self.0.0.frozen.send_replace(false);
+        self.0.0.still.send_replace(false);
     }
-}
-
-/// The life of the thread that holds.
-fn freeze_and_hold(
-    disks: &[Box<dyn Disk>],
-    until: Instant,
-    tell: oneshot::Sender<io::Result<Count>>,
-    orders: &mpsc::Receiver<Order>,
-) {
-    let (frozen, outcome) = freeze_all(disks);
-    let is_frozen = outcome.is_ok();
-    let is_told = tell.send(outcome).is_ok();
-    let order = if is_frozen && is_told {
-        let left = until.saturating_duration_since(Instant::now());
-        orders.recv_timeout(left).ok()
-    } else {
-        None
-    };
-    let outcome = thaw_all(&frozen);
-    if let Some(order) = order {
-        // Nobody waits for a thaw that comes before the power goes.
-        let _ = order.send(outcome);
-    }
-}
-
-/// What was frozen, also where not everything could be.
-fn freeze_all(disks: &[Box<dyn Disk>]) -> (Vec<&dyn Disk>, io::Result<Count>) {
-    let mut frozen = Vec::new();
-    let mut written_back = 0;
-    for disk in disks {
-        match disk.freeze() {
-            Ok(Stopped::Frozen) => frozen.push(disk.as_ref()),
-            Ok(Stopped::WrittenBack) => written_back += 1,
-            Err(error) => return (frozen, Err(error)),
-        }
-    }
-    if frozen.is_empty() {
-        let error = io::Error::new(
-            io::ErrorKind::Unsupported,
-            "this machine has no disk that can be frozen",
-        );
-        return (frozen, Err(error));
-    }
-    let count = Count {
-        frozen: frozen.len(),
-        written_back,
-    };
-    (frozen, Ok(count))
-}
-
-/// Thaws all, the last one frozen first; the first error of them.
-fn thaw_all(frozen: &[&dyn Disk]) -> io::Result<()> {
-    let mut outcome = Ok(());
-    for disk in frozen.iter().rev() {
-        outcome = outcome.and(disk.thaw());
-    }
-    outcome
 }
 
 fn reply(doing: &str, error: &io::Error) -> ErrorReply {

@@ -1,11 +1,12 @@
 //! The machine's own actions: what concerns the machine as a whole and no command in it.
 //!
-//! Owns the gate that takes a machine to rest and back (`gate`), its frozen file systems
-//! (`freeze`), the seam to what the agent changes about its machine (`settings`), metrics
+//! Owns the gate that takes a machine to rest and back (`gate`), its standing still (`freeze`:
+//! who waits, `still`: who holds; `disks` and `cgroups`: what), the seam to what the agent changes about its machine (`settings`), metrics
 //! and connections to ports. Everything
 //! that may block runs beside the agent's one thread, a few at a time.
 
 mod boot_id;
+mod cgroups;
 mod connect;
 mod cover;
 mod disks;
@@ -15,6 +16,7 @@ mod identity;
 mod ioctl;
 mod metrics;
 mod settings;
+mod still;
 
 use std::cell::Cell;
 use std::io;
@@ -25,8 +27,8 @@ use std::time::Duration;
 
 use pyro_protocol::code::{ErrorCode, ErrorReply};
 use pyro_protocol::guest::{
-    ClockSet, Done, Freeze, Frozen, Identity, Metrics, PowerOff, Quiesce, Quiesced, Reseeded,
-    Revive, Revived, Seed, Sync, Synced, Thawed,
+    ClockSet, Done, Freeze, Frozen, Identity, Metrics, PowerOff, Processes as Fate, Quiesce,
+    Quiesced, Reseeded, Revive, Revived, Seed, Sync, Synced, Thawed,
 };
 use pyro_protocol::request::Request;
 use tokio::sync::{Notify, Semaphore};
@@ -35,12 +37,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 pub(crate) use connect::{connect, tcp as connect_tcp};
 pub use disks::{Disk, Stopped};
-use freeze::Count;
 pub(crate) use freeze::Freezer;
 use gate::Gate;
 pub(crate) use gate::{Served, Working};
 pub use settings::{Name, Settings};
 pub(crate) use settings::{elsewhere, of_machine};
+use still::Count;
+pub use still::Processes;
 
 /// Blocking jobs at a time, each on a thread of its own. More wait.
 const BLOCKING_JOBS: usize = 4;
@@ -176,18 +179,20 @@ impl Machine {
             let left = until.saturating_duration_since(Instant::now());
             self.sync_within(left).await?;
             if order.freeze {
-                self.freeze_until(until).await.map(|count| count.frozen)
+                let count = self.freeze_until(until).await?;
+                Ok((count.frozen, count.processes))
             } else {
-                Ok(0)
+                Ok((0, Fate::Running))
             }
         };
         match stilled.await {
-            Ok(frozen) => Ok(Done::new(Quiesced {
+            Ok((frozen, processes)) => Ok(Done::new(Quiesced {
                 open_streams,
                 running_jobs,
                 running_shells,
                 running_services,
                 frozen,
+                processes,
                 elapsed_ms: elapsed_ms(start),
             })),
             Err(error) => {
@@ -197,18 +202,19 @@ impl Machine {
         }
     }
 
-    /// Lets nothing write to a disk until the order's time is over.
+    /// Lets no process run and nothing write to a disk until the order's time is over.
     pub(crate) async fn freeze(&self, order: Freeze) -> Result<Done<Frozen>, ErrorReply> {
         let start = Instant::now();
         let count = self.freeze_until(start + order.hold).await?;
         Ok(Done::new(Frozen {
             frozen: count.frozen,
             written_back: count.written_back,
+            processes: count.processes,
             elapsed_ms: elapsed_ms(start),
         }))
     }
 
-    /// Lets disks be written again.
+    /// Lets processes run and disks be written again.
     pub(crate) async fn thaw(&self) -> Result<Done<Thawed>, ErrorReply> {
         let start = Instant::now();
         match self.freezer.thaw().await {
@@ -223,15 +229,13 @@ impl Machine {
         }
     }
 
-    /// Thaws what is frozen; then clock, entropy, names, in this order; then work is taken
-    /// again. After a failure the gate stays as it is: a machine that was to rest does so
-    /// until its deadline.
+    /// Clock and entropy; then disks can be written, which the names after them may need; then
+    /// processes go on, so that none draws a random number before; then work is taken again.
+    /// After a failure the gate stays as it is: a machine that was to rest does so until its
+    /// deadline, and so do its processes if it has not got the entropy that was to come.
     pub(crate) async fn revive(&self, order: Revive) -> Result<Done<Revived>, ErrorReply> {
-        // First: the names are on the disk.
-        let thawed = match self.freezer.thaw().await {
-            Some(outcome) => outcome.map(|()| true)?,
-            None => false,
-        };
+        let is_seeded = order.seed.is_some();
+        let disks = self.freezer.disks();
         let revived = self
             .beside(CHANGE_DEADLINE, "reviving the machine", move |settings| {
                 let offset_ns = settings.set_clock(order.unix_ns)?;
@@ -239,19 +243,31 @@ impl Machine {
                     Some(seed) => Some(settings.add_entropy(seed.as_bytes())?),
                     None => None,
                 };
-                identity::set(settings, &order.identity)?;
-                if order.seed.is_some() || order.identity.machine_id.is_some() {
-                    identity::renew_boot_id(settings, &order.identity);
-                }
-                Ok(Done::new(Revived {
+                let rest = || {
+                    let thawed = disks.thaw()?;
+                    identity::set(settings, &order.identity)
+                        .map_err(|error| failed("reviving the machine", &error))?;
+                    if order.seed.is_some() || order.identity.machine_id.is_some() {
+                        identity::renew_boot_id(settings, &order.identity);
+                    }
+                    Ok(thawed)
+                };
+                Ok(rest().map(|thawed| Revived {
                     offset_ns,
                     thawed,
                     credited,
                 }))
             })
-            .await?;
+            .await;
+        let revived = match revived {
+            Err(error) if is_seeded => return Err(error),
+            other => other,
+        };
+        let went_on = self.freezer.thaw().await.transpose();
+        let revived = revived??;
+        went_on?;
         self.gate.open();
-        Ok(revived)
+        Ok(Done::new(revived))
     }
 
     /// Takes no more work and has the machine ended as ordered. Of several orders the
@@ -259,7 +275,7 @@ impl Machine {
     pub(crate) fn order_power_off(&self, order: PowerOff) {
         self.gate.close_for_good();
         // What waits to write to a frozen disk could not be ended.
-        self.freezer.let_go();
+        let _ = self.freezer.let_go();
         let mut end = End {
             by: Instant::now() + order.deadline,
             term: order.term,
@@ -287,12 +303,13 @@ impl Machine {
 
     async fn freeze_until(&self, until: Instant) -> Result<Count, ErrorReply> {
         let freezing = self.freezer.begin()?;
-        let disks = self
+        // Before anything stands still that may have to answer.
+        let (disks, processes) = self
             .beside(CHANGE_DEADLINE, "looking for disks", |settings| {
-                settings.disks()
+                Ok((settings.disks()?, settings.processes()))
             })
             .await?;
-        freezing.hold(disks, until).await
+        freezing.hold(disks, processes, until).await
     }
 
     async fn sync_within(&self, limit: Duration) -> Result<(), ErrorReply> {
@@ -324,10 +341,7 @@ impl Machine {
         };
         match timeout(limit, done).await {
             Ok(Ok(Ok(outcome))) => Ok(outcome),
-            Ok(Ok(Err(error))) => Err(ErrorReply::new(
-                code_of(&error),
-                format!("{doing}: {error}"),
-            )),
+            Ok(Ok(Err(error))) => Err(failed(doing, &error)),
             Ok(Err(panicked)) => Err(ErrorReply::new(
                 ErrorCode::Internal,
                 format!("{doing}: {panicked}"),
@@ -357,6 +371,10 @@ fn is_the_machines_own(request: &Request) -> bool {
             | Request::Revive(_)
             | Request::PowerOff(_)
     )
+}
+
+fn failed(doing: &str, error: &io::Error) -> ErrorReply {
+    ErrorReply::new(code_of(error), format!("{doing}: {error}"))
 }
 
 fn code_of(error: &io::Error) -> ErrorCode {

@@ -5,13 +5,16 @@
 use std::fmt::Debug;
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{FileType, fstat, makedev};
 
+use super::cgroups::Cgroups;
 use super::cover::Cover;
 use super::disks::{self, Disk};
+use super::still::{Processes, Unstoppable};
 use super::{boot_id, ioctl};
 use crate::clock;
 
@@ -68,12 +71,17 @@ pub trait Settings: Debug + Send + Sync {
     /// The file systems on disks that can be written, in the order in which they can be
     /// frozen.
     fn disks(&self) -> io::Result<Vec<Box<dyn Disk>>>;
+
+    /// The processes of the machine, the agent aside.
+    fn processes(&self) -> Box<dyn Processes>;
 }
 
 /// The settings of the machine whose first process this is. `disk` is a directory on the
 /// disk that takes what the root file system is written; a builder machine has none.
-pub(crate) fn of_machine(disk: Option<File>) -> Arc<dyn Settings> {
-    Arc::new(Guest { disk })
+/// `cgroups` is the root of the control groups, if the kernel has them.
+pub(crate) fn of_machine(disk: Option<File>, cgroups: Option<OwnedFd>) -> Arc<dyn Settings> {
+    let cgroups = cgroups.map(Arc::new);
+    Arc::new(Guest { disk, cgroups })
 }
 
 /// No settings: this process is in no machine of ours.
@@ -85,6 +93,7 @@ pub(crate) fn elsewhere() -> Arc<dyn Settings> {
 #[derive(Debug)]
 struct Guest {
     disk: Option<File>,
+    cgroups: Option<Arc<OwnedFd>>,
 }
 
 impl Settings for Guest {
@@ -144,6 +153,13 @@ impl Settings for Guest {
     fn disks(&self) -> io::Result<Vec<Box<dyn Disk>>> {
         disks::writable(self.disk.as_ref())
     }
+
+    fn processes(&self) -> Box<dyn Processes> {
+        match &self.cgroups {
+            Some(root) => Box::new(Cgroups::below(Arc::clone(root))),
+            None => Box::new(Unstoppable),
+        }
+    }
 }
 
 /// Not a machine of ours: nothing may be changed.
@@ -190,5 +206,9 @@ impl Settings for Elsewhere {
 
     fn disks(&self) -> io::Result<Vec<Box<dyn Disk>>> {
         Self::refuse()
+    }
+
+    fn processes(&self) -> Box<dyn Processes> {
+        Box::new(Unstoppable)
     }
 }

@@ -81,7 +81,11 @@ impl Services {
             DIRECTORY_OUTSIDE
         };
         Self {
-            prober: Prober { reaper, files },
+            prober: Prober {
+                reaper,
+                files,
+                freezer: freezer.clone(),
+            },
             directory: Rc::new(directory.into()),
             freezer,
             register: Rc::default(),

@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 use super::http::ask;
 use crate::exec::{Exit, Happened, Process, Reaper};
 use crate::files::Files;
-use crate::machine::connect;
+use crate::machine::{Freezer, connect};
 
 /// How long a command may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,6 +23,7 @@ const MAX_REDIRECTS: usize = 5;
 pub(super) struct Prober {
     pub(super) reaper: Reaper,
     pub(super) files: Files,
+    pub(super) freezer: Freezer,
 }
 
 impl Prober {
@@ -45,6 +46,7 @@ impl Prober {
                     program: Program::Shell(command.clone()),
                     ..exec.clone()
                 };
+                self.freezer.thawed().await;
                 timeout(COMMAND_TIMEOUT, succeeds(&self.reaper, &exec))
                     .await
                     .unwrap_or(false)

@@ -152,6 +152,7 @@ impl Task {
 
     async fn start_again(&mut self, by_itself: bool) {
         self.plan = Plan::Rest;
+        self.prober.freezer.thawed().await;
         match Process::start(&self.prober.reaper, &self.service.order.exec) {
             Ok(process) => {
                 self.service.started_again(process.pid(), by_itself);

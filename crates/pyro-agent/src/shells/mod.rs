@@ -24,6 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::budget::Budget;
 use crate::exec::Reaper;
+use crate::machine::Freezer;
 use crate::wire::{self, object};
 use shell::Shell;
 
@@ -32,15 +33,17 @@ use shell::Shell;
 pub(crate) struct Shells {
     reaper: Reaper,
     budget: Budget,
+    freezer: Freezer,
     open: Rc<RefCell<BTreeMap<ShellId, Rc<Shell>>>>,
 }
 
 impl Shells {
-    /// No shells yet.
-    pub(crate) fn new(reaper: Reaper, budget: Budget) -> Self {
+    /// No shells yet. They are started while `freezer` lets them.
+    pub(crate) fn new(reaper: Reaper, budget: Budget, freezer: Freezer) -> Self {
         Self {
             reaper,
             budget,
+            freezer,
             open: Rc::default(),
         }
     }
@@ -78,7 +81,10 @@ impl Shells {
     /// The reply to a request that gets one line.
     async fn reply(&self, request: ShellRequest) -> Result<Value, ErrorReply> {
         match request {
-            ShellRequest::Open(order) => summary(&self.open(order)?.summary(), json!({})),
+            ShellRequest::Open(order) => {
+                self.freezer.thawed().await;
+                summary(&self.open(order)?.summary(), json!({}))
+            }
             ShellRequest::Read(order) => {
                 object(&self.find(&order.shell_id)?.read(order.range), json!({}))
             }

@@ -4,11 +4,12 @@
 use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use pyro_agent::machine::{Disk, Name, Settings, Stopped};
+use pyro_agent::machine::{Disk, Name, Processes, Settings, Stopped};
 use pyro_agent::serve::Agent;
+use pyro_protocol::guest::Processes as Fate;
 use pyro_protocol::request::BootTimes;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -31,6 +32,7 @@ pub(crate) struct Notes {
     root: TempDir,
     calls: Arc<Mutex<Vec<String>>>,
     faults: Mutex<Faults>,
+    running: Running,
 }
 
 /// What goes wrong.
@@ -43,6 +45,8 @@ pub(crate) struct Faults {
     /// The disk that cannot be frozen now.
     pub(crate) busy_disk: Option<&'static str>,
     pub(crate) freeze_takes: Duration,
+    /// The disk that neither freezes nor thaws while processes stand still.
+    pub(crate) served_disk: Option<&'static str>,
 }
 
 /// A disk that notes what is asked of it.
@@ -51,9 +55,54 @@ struct NotedDisk {
     name: &'static str,
     calls: Arc<Mutex<Vec<String>>>,
     faults: Faults,
+    running: Running,
+}
+
+/// Whether processes run, and who waits for that.
+type Running = Arc<(Mutex<bool>, Condvar)>;
+
+/// Processes that note what is asked of them.
+#[derive(Debug)]
+struct NotedProcesses {
+    calls: Arc<Mutex<Vec<String>>>,
+    running: Running,
+}
+
+impl NotedProcesses {
+    fn run(&self, run: bool, call: &str) {
+        let (running, changed) = &*self.running;
+        let mut running = running.lock().expect("nobody panicked");
+        if *running != run {
+            *running = run;
+            changed.notify_all();
+            let mut calls = self.calls.lock().expect("nobody panicked");
+            calls.push(call.into());
+        }
+    }
+}
+
+impl Processes for NotedProcesses {
+    fn stop(&mut self, _within: Duration) -> Fate {
+        self.run(false, "stop processes");
+        Fate::Stopped
+    }
+
+    fn go_on(&mut self) {
+        self.run(true, "let processes go on");
+    }
 }
 
 impl NotedDisk {
+    fn wait_to_be_served(&self) {
+        if self.faults.served_disk == Some(self.name) {
+            let (running, changed) = &*self.running;
+            let running = running.lock().expect("nobody panicked");
+            let _running = changed
+                .wait_while(running, |running| !*running)
+                .expect("nobody panicked");
+        }
+    }
+
     fn note(&self, call: &str) {
         let call = format!("{call} {}", self.name);
         self.calls.lock().expect("nobody panicked").push(call);
@@ -63,6 +112,7 @@ impl NotedDisk {
 impl Disk for NotedDisk {
     fn freeze(&self) -> io::Result<Stopped> {
         std::thread::sleep(self.faults.freeze_takes);
+        self.wait_to_be_served();
         if self.faults.busy_disk == Some(self.name) {
             return Err(io::ErrorKind::ResourceBusy.into());
         }
@@ -74,6 +124,7 @@ impl Disk for NotedDisk {
     }
 
     fn thaw(&self) -> io::Result<()> {
+        self.wait_to_be_served();
         self.note("thaw");
         Ok(())
     }
@@ -85,6 +136,7 @@ impl Notes {
             root: TempDir::new().expect("a directory"),
             calls: Arc::default(),
             faults: Mutex::default(),
+            running: Arc::new((Mutex::new(true), Condvar::new())),
         })
     }
 
@@ -166,9 +218,17 @@ impl Settings for Notes {
                 name,
                 calls: Arc::clone(&self.calls),
                 faults: self.faults(),
+                running: Arc::clone(&self.running),
             })
         };
         Ok(["data", "fat", "root"].map(disk).into())
+    }
+
+    fn processes(&self) -> Box<dyn Processes> {
+        Box::new(NotedProcesses {
+            calls: Arc::clone(&self.calls),
+            running: Arc::clone(&self.running),
+        })
     }
 }
 

@@ -15,6 +15,10 @@ use crate::processes::eventually;
 const FREEZE: &str = r#"{"action": "freeze", "max_ms": 60000}"#;
 const THAW: &str = r#"{"action": "thaw"}"#;
 
+const FROZEN: [&str; 4] = ["stop processes", "freeze data", "freeze fat", "freeze root"];
+
+const THAWED: [&str; 3] = ["let processes go on", "thaw root", "thaw data"];
+
 /// Long enough for anything that does not wait to have happened.
 const A_WHILE: Duration = Duration::from_millis(200);
 
@@ -22,6 +26,7 @@ async fn freeze(guest: &Guest) {
     let reply = guest.ask_line(FREEZE).await;
     assert_eq!((&reply["ok"], &reply["frozen"]), (&json!(true), &json!(2)));
     assert_eq!(reply["written_back"], 1, "{reply}");
+    assert_eq!(reply["processes"], "stopped", "{reply}");
 }
 
 async fn thaw(guest: &Guest) {
@@ -50,9 +55,9 @@ fn all_disks_are_frozen_and_thawed_the_other_way_round() {
         assert_not_frozen(&guest).await;
         for _ in 0..2 {
             freeze(&guest).await;
-            assert_eq!(notes.take(), ["freeze data", "freeze fat", "freeze root"]);
+            assert_eq!(notes.take(), FROZEN);
             thaw(&guest).await;
-            assert_eq!(notes.take(), ["thaw root", "thaw data"]);
+            assert_eq!(notes.take(), THAWED);
             assert_not_frozen(&guest).await;
         }
     });
@@ -97,15 +102,95 @@ fn a_frozen_machine_still_answers() {
             let reply = guest.ask_line(&json!({"action": own}).to_string()).await;
             assert_eq!(reply["code"], Value::Null, "{own}: {reply}");
         }
-        assert_eq!(try_exec(&guest).await["exit_code"], 7);
         for again in [FREEZE, r#"{"action": "quiesce", "freeze": true}"#] {
             assert_eq!(guest.ask_line(again).await["code"], "conflict", "{again}");
         }
-        assert_open(&guest).await;
+        // Work is taken.
+        let jobs = guest.ask_line(r#"{"action": "job_list"}"#).await;
+        assert_eq!(jobs["code"], Value::Null, "{jobs}");
         let name = r#"{"action": "set_identity", "hostname": "a"}"#;
         assert_eq!(guest.ask_line(name).await["code"], "conflict");
         thaw(&guest).await;
         assert_eq!(guest.ask_line(name).await["ok"], true);
+    });
+}
+
+#[test]
+fn nothing_is_started_before_the_thaw() {
+    let notes = Notes::new();
+    with_machine(&notes, async |guest| {
+        let shell = json!({"action": "open_shell", "shell_id": "a", "cwd": "/"});
+        for (request, reply) in [
+            (json!({"argv": ["/bin/true"]}), json!({"exit_code": 0})),
+            (shell, json!({"state": "running"})),
+        ] {
+            freeze(&guest).await;
+            let told = answered_after_thaw(&guest, &request).await;
+            for (name, value) in reply.as_object().expect("it is one") {
+                assert_eq!(&told[name], value, "{told}");
+            }
+        }
+        // What waited does not wait for the host's death.
+        let reply = guest
+            .ask_line(r#"{"action": "freeze", "max_ms": 100}"#)
+            .await;
+        assert_eq!(reply["ok"], true, "{reply}");
+        assert_eq!(try_exec(&guest).await["exit_code"], 7);
+    });
+}
+
+#[test]
+fn processes_go_on_for_disks_that_they_serve() {
+    let notes = Notes::new();
+    with_machine(&notes, async |guest| {
+        notes.set_faults(Faults {
+            served_disk: Some("data"),
+            ..Faults::default()
+        });
+        freeze(&guest).await;
+        let again = [
+            "stop processes",
+            "let processes go on",
+            "freeze data",
+            "freeze fat",
+            "freeze root",
+            "stop processes",
+        ];
+        assert_eq!(notes.take(), again);
+        let revive = json!({"action": "revive", "unix_ns": 42, "seed_b64": SEED, "hostname": "b"});
+        assert_eq!(guest.ask_line(&revive.to_string()).await["thawed"], true);
+        let calls = notes.take();
+        let order = [
+            "clock 42",
+            "entropy 32",
+            "thaw root",
+            "let processes go on",
+            "thaw data",
+            "hostname b, file false",
+        ];
+        assert_eq!(calls[..order.len()], order);
+    });
+}
+
+#[test]
+fn processes_stand_still_without_the_entropy_that_was_to_come() {
+    let notes = Notes::new();
+    with_machine(&notes, async |guest| {
+        freeze(&guest).await;
+        notes.set_faults(Faults {
+            no_entropy: true,
+            ..Faults::default()
+        });
+        notes.take();
+        let revive = json!({"action": "revive", "unix_ns": 42, "seed_b64": SEED}).to_string();
+        assert_eq!(guest.ask_line(&revive).await["code"], "guest_error");
+        assert_eq!(notes.take(), ["clock 42"]);
+        // The machine that was captured needs none.
+        let revive = json!({"action": "revive", "unix_ns": 43}).to_string();
+        assert_eq!(guest.ask_line(&revive).await["thawed"], true);
+        let calls = ["clock 43", "thaw root", "thaw data", "let processes go on"];
+        assert_eq!(notes.take(), calls);
+        assert_open(&guest).await;
     });
 }
 
@@ -119,8 +204,12 @@ fn a_disk_that_cannot_be_frozen_now_leaves_none_frozen() {
         });
         let reply = guest.ask_line(FREEZE).await;
         assert_eq!(reply["code"], "conflict", "{reply}");
-        eventually("the disk before is thawed", || {
-            notes.take().contains(&"thaw data".into())
+        let mut calls = Vec::new();
+        eventually("the disk before is thawed, and processes go on", || {
+            calls.extend(notes.take());
+            ["thaw data", "let processes go on"]
+                .iter()
+                .all(|call| calls.contains(&(*call).to_owned()))
         })
         .await;
         assert_not_frozen(&guest).await;
@@ -142,7 +231,7 @@ fn nothing_stays_frozen_beyond_its_time() {
         let mut thawed = Vec::new();
         eventually("it thaws by itself", || {
             thawed.extend(notes.take());
-            thawed == ["thaw root", "thaw data"]
+            thawed == THAWED
         })
         .await;
         assert_not_frozen(&guest).await;
@@ -205,21 +294,24 @@ fn a_machine_at_rest_is_frozen_if_so_ordered_and_thawed_by_its_revival() {
             .to_string();
         let reply = guest.ask_line(&rest).await;
         assert_eq!(reply["frozen"], 2, "{reply}");
+        assert_eq!(reply["processes"], "stopped", "{reply}");
+        let calls = notes.take();
         assert_eq!(
-            notes.take(),
-            ["sync", "freeze data", "freeze fat", "freeze root"]
+            (calls[0].as_str(), &calls[1..]),
+            ("sync", &FROZEN.map(String::from)[..])
         );
         assert_eq!(try_exec(&guest).await["code"], "conflict");
         assert_eq!(guest.ask_line(&revive).await["thawed"], true);
         assert_eq!(
             notes.take(),
             [
-                "thaw root",
-                "thaw data",
                 "clock 42",
                 "entropy 32",
+                "thaw root",
+                "thaw data",
                 "hostname b, file false",
-                "boot id, apart by \"\""
+                "boot id, apart by \"\"",
+                "let processes go on"
             ]
         );
         assert_open(&guest).await;
@@ -240,7 +332,7 @@ fn a_machine_that_powers_off_is_thawed() {
         let mut thawed = Vec::new();
         eventually("everything is thawed", || {
             thawed.extend(notes.take());
-            thawed == ["thaw root", "thaw data"]
+            thawed == THAWED
         })
         .await;
     });

@@ -102,7 +102,7 @@ pub struct Quiesce {
     pub freeze: bool,
 }
 
-/// `freeze`, checked: let nothing write to a disk.
+/// `freeze`, checked: let nothing write to a disk and no process run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Freeze {
     /// How long, from the request on, unless a `thaw` comes before.
@@ -170,6 +170,20 @@ pub struct Synced {
     pub elapsed_ms: u64,
 }
 
+/// What a freeze made of the processes in the machine, the agent aside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Processes {
+    /// All stand still until the thaw.
+    Stopped,
+    /// They were told to, and some were not yet seen to: in the middle of a system call that
+    /// cannot be interrupted, or where they cannot be stopped.
+    Partly,
+    /// They run: the machine has no control groups that can be frozen, or nobody asked for it.
+    #[default]
+    Running,
+}
+
 /// Outcome of `freeze`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frozen {
@@ -177,11 +191,14 @@ pub struct Frozen {
     pub frozen: usize,
     /// File systems on disks that cannot be frozen; they are written back.
     pub written_back: usize,
+    /// What became of the processes.
+    #[serde(default)]
+    pub processes: Processes,
     /// What it took.
     pub elapsed_ms: u64,
 }
 
-/// Outcome of `thaw`: all that was frozen takes writes again.
+/// Outcome of `thaw`: the processes go on, and all that was frozen takes writes again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Thawed {
     /// What it took.
@@ -205,6 +222,9 @@ pub struct Quiesced {
     /// As in [`Frozen`]; 0 unless asked for.
     #[serde(default)]
     pub frozen: usize,
+    /// As in [`Frozen`].
+    #[serde(default)]
+    pub processes: Processes,
     /// What it took.
     pub elapsed_ms: u64,
 }

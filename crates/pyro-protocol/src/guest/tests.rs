@@ -171,17 +171,19 @@ fn replies_on_the_wire() {
             running_shells: 3,
             running_services: 4,
             frozen: 0,
+            processes: Processes::Running,
             elapsed_ms: 2
         })),
-        r#"{"ok":true,"open_streams":1,"running_jobs":2,"running_shells":3,"running_services":4,"frozen":0,"elapsed_ms":2}"#
+        r#"{"ok":true,"open_streams":1,"running_jobs":2,"running_shells":3,"running_services":4,"frozen":0,"processes":"running","elapsed_ms":2}"#
     );
     assert_eq!(
         json(&Done::new(Frozen {
             frozen: 1,
             written_back: 0,
+            processes: Processes::Stopped,
             elapsed_ms: 2
         })),
-        r#"{"ok":true,"frozen":1,"written_back":0,"elapsed_ms":2}"#
+        r#"{"ok":true,"frozen":1,"written_back":0,"processes":"stopped","elapsed_ms":2}"#
     );
     assert_eq!(
         json(&Done::new(Thawed { elapsed_ms: 2 })),

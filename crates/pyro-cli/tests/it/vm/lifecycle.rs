@@ -3,6 +3,7 @@
 //!
 //! The engine is the host's best one, or that of `PYRO_TEST_ENGINE`.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use pyro::{EndReason, EngineChoice, ForkOptions, Machine, MachineOptions, Pyro, StartKind};
@@ -217,6 +218,69 @@ fn assert_differ(identities: &[[String; 4]]) {
     }
 }
 
+/// Starts to write random numbers to `/run/drawn`, each with the time, which two machines that
+/// go on from one moment do not tell alike to the nanosecond.
+async fn draw(machine: &Machine) -> Value {
+    let draws = "perl -e '$| = 1; open $r, \"<\", \"/dev/urandom\"; open $d, \">>\", \"/run/drawn\"; $t = \"x\" x 16; \
+                 for (1..200000) { sysread $r, $b, 16; syscall 228, 1, $t; syswrite $d, unpack(\"H*\", $b).\" \".unpack(\"H*\", $t).\"\\n\"; \
+                 select undef, undef, undef, 0.0002 }'";
+    let job = json!({"action": "exec", "command": draws, "detach": true});
+    let job = ask(machine, job).await["job_id"].clone();
+    let size = "until [ \"$(wc -l < /run/drawn)\" -gt 50 ]; do :; done";
+    let began = json!({"command": size, "timeout_seconds": 60});
+    assert_eq!(ask(machine, began).await["exit_code"], 0);
+    job
+}
+
+/// What was drawn so far.
+async fn drawn(machine: &Machine, job: &Value) -> Vec<(String, String)> {
+    ask(machine, json!({"action": "job_end", "job_id": job})).await;
+    let wait = json!({"action": "job_wait", "job_id": job, "deadline_ms": 60_000});
+    assert_eq!(ask(machine, wait).await["state"], "ended");
+    let mut text = String::new();
+    loop {
+        let read = json!({
+            "action": "file_read", "root": "/run", "path": "drawn", "text": true,
+            "offset": text.len(), "length": 512 * 1024,
+        });
+        let read = ask(machine, read).await;
+        match read["content"].as_str() {
+            Some("") => break,
+            Some(more) => text.push_str(more),
+            None => panic!("{read}"),
+        }
+    }
+    let lines = text.lines().filter_map(|line| line.split_once(' '));
+    lines
+        .map(|(number, time)| (number.to_owned(), time.to_owned()))
+        .collect()
+}
+
+/// After the moment that they have in common no two machines drew the same.
+async fn assert_drew_apart(machines: &[Machine], job: &Value) {
+    let mut all = Vec::new();
+    for machine in machines {
+        all.push(drawn(machine, job).await);
+    }
+    for (index, one) in all.iter().enumerate() {
+        for other in &all[..index] {
+            let common = one.iter().zip(other).take_while(|(a, b)| a == b).count();
+            assert!(common > 0 && common < one.len() && common < other.len());
+            let later: HashSet<_> = one[common..].iter().map(|(number, _)| number).collect();
+            let again: Vec<_> = other[common..]
+                .iter()
+                .filter(|(number, _)| later.contains(number))
+                .collect();
+            assert!(
+                again.is_empty(),
+                "{} of {}: {again:?}",
+                again.len(),
+                later.len()
+            );
+        }
+    }
+}
+
 fn unix_seconds() -> u64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
@@ -380,6 +444,7 @@ async fn forked_while_it_works() {
     let pyro = client(&world);
     let mut source = started(&pyro, &MachineOptions::default()).await;
     settle(&mut source).await;
+    let job = draw(&source).await;
     let options = ForkOptions {
         count: 3,
         ..ForkOptions::default()
@@ -388,6 +453,7 @@ async fn forked_while_it_works() {
     let mut machines = vec![source];
     machines.extend(forked.children.into_iter().map(Result::unwrap));
     assert_eq!(machines.len(), 4);
+    assert_drew_apart(&machines, &job).await;
     let mut identities = Vec::new();
     for (number, machine) in machines.iter_mut().enumerate() {
         goes_on(machine).await;

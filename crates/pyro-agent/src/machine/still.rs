@@ -101,30 +101,27 @@ struct Still {
 
 impl Still {
     fn run(mut self, tell: oneshot::Sender<io::Result<Count>>, orders: &mpsc::Receiver<Order>) {
-        let mut told = None;
-        let is_still = match self.stop() {
-            Some(outcome) => {
-                let is_still = outcome.is_ok();
-                tell.send(outcome).is_ok() && is_still
-            }
-            None => {
-                drop(tell);
-                false
-            }
+        let mut last = None;
+        let is_still = if let Some(outcome) = self.stop() {
+            let is_still = outcome.is_ok();
+            tell.send(outcome).is_ok() && is_still
+        } else {
+            drop(tell);
+            false
         };
-        while is_still && told.is_none() {
+        while is_still && last.is_none() {
             match orders.recv_timeout(self.left()) {
                 Ok(Order::Disks(told)) => {
                     let _ = told.send(self.thaw());
                 }
-                Ok(Order::Everything(tell)) => told = Some(tell),
+                Ok(Order::Everything(told)) => last = Some(told),
                 Err(_) => break,
             }
         }
         // First: a disk may thaw no sooner.
         self.processes.go_on();
         let outcome = self.thaw();
-        if let Some(told) = told {
+        if let Some(told) = last {
             // Nobody waits for a thaw that comes before the power goes.
             let _ = told.send(outcome);
         }

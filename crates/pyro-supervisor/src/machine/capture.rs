@@ -20,16 +20,11 @@ use tokio::time::Instant;
 
 use super::fault::{is_full, no_room, unwritable, with_hint};
 use super::origin::{self, Note, refused};
-use super::standstill::{go_on, stand_still};
+use super::standstill::{freeze, go_on, stand_still};
 use super::start::Starting;
 use super::vmm::Vmm;
 use super::work::Work;
-use crate::agent_call;
 use crate::diagnosis::failure;
-
-/// How long the guest's disks may stay frozen, by the guest's own clock, which stands still while it is paused. The most
-/// that the agent grants.
-const FREEZE_HOLD: Duration = Duration::from_mins(1);
 
 /// How long the guest may take to write back and freeze.
 const FREEZE_DEADLINE: Duration = Duration::from_secs(30);
@@ -41,13 +36,13 @@ const SAVE_DEADLINE: Duration = Duration::from_mins(1);
 /// What a slow disk writes.
 const MIN_MIB_PER_SECOND: u32 = 8;
 
-/// Makes a snapshot of the machine in `target`. A machine that is paused stays so.
+/// Makes a snapshot of the machine in `target`. A machine that is paused stays so; `paused` tells whether it was frozen before.
 pub(super) async fn snapshot(
     order: &MachineOrder,
     starting: &mut Starting,
     target: &Path,
     durability: Durability,
-    paused: bool,
+    paused: Option<bool>,
 ) -> Result<SnapshotMade, Box<Failure>> {
     let begun = Instant::now();
     let freed_memory = starting.origin.freed_memory(order);
@@ -106,20 +101,18 @@ async fn take(
     staging: &Path,
     facts: Facts,
     durability: Durability,
-    paused: bool,
+    paused: Option<bool>,
 ) -> Result<(Snapshot, Duration), Box<Failure>> {
     let (upper, work, mem_mib) = (starting.upper(), starting.work.clone(), facts.memory_mib());
     let (Some(vmm), Some(guest)) = (&mut starting.vmm, &starting.guest) else {
         return Err(failure(FailureCause::Host, "the machine is not up"));
     };
     let (link, told) = (guest.link.clone(), guest.told.clone());
-    let paused_for = if paused {
+    let paused_for = if paused.is_some() {
         copy(vmm, mem_mib, &work, &upper, staging).await?;
         Duration::ZERO
     } else {
-        agent_call::freeze(&link, FREEZE_HOLD, FREEZE_DEADLINE)
-            .await
-            .map_err(|error| guest_refused("freezing the guest's disks", &error))?;
+        freeze(&link, FREEZE_DEADLINE).await?;
         let since = Instant::now();
         let copied = match stand_still(vmm, guest).await {
             Ok(_held) => copy(vmm, mem_mib, &work, &upper, staging).await,
@@ -140,7 +133,7 @@ async fn take(
         let note = Note {
             environment: None,
             told,
-            written_back: !paused,
+            written_back: paused.unwrap_or(true),
         };
         let note = serde_json::to_value(note).expect("a note is plain data");
         seal(&staging, facts, note, durability)
@@ -205,8 +198,4 @@ async fn keep(
     work.run(move || snapshot.rename(target, durability))
         .await?
         .map_err(|error: SnapshotError| refused(&error))
-}
-
-fn guest_refused(doing: &str, error: &agent_call::CallError) -> Box<Failure> {
-    failure(FailureCause::Agent, format!("{doing}: {error}"))
 }

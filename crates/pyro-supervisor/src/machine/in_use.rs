@@ -13,7 +13,7 @@ use pyro_vm::snapshot::Durability;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, interval, sleep_until};
 
-use super::standstill::{go_on, stand_still};
+use super::standstill::{freeze, go_on, stand_still};
 use super::start::Starting;
 use super::{Ending, capture};
 use crate::agent_call;
@@ -31,6 +31,9 @@ const HEARTBEAT_DEADLINE: Duration = Duration::from_secs(15);
 /// Time between two looks at whether the VMM stands still.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How long a guest that is to be paused may take to write back and freeze.
+const FREEZE_DEADLINE: Duration = Duration::from_secs(10);
+
 /// A machine that is up.
 pub(super) struct InUse<'a> {
     order: &'a MachineOrder,
@@ -41,8 +44,11 @@ pub(super) struct InUse<'a> {
     paused: Option<Paused>,
 }
 
-/// What keeps the link to a paused guest still.
+/// A guest that stands still.
 struct Paused {
+    /// Whether its disks and processes did so before.
+    frozen: bool,
+    /// What keeps the link to it still.
     _held: Option<Held>,
 }
 
@@ -92,7 +98,7 @@ impl<'a> InUse<'a> {
                 }
             };
             let (request, reply) = match asked {
-                Asked::ToEnd(ending) => return Ok(self.run_to_end(ending).await),
+                Asked::ToEnd(ending) => return Ok(self.run_to_end(ending, false).await),
                 Asked::ToDo(request, reply) => (request, reply),
             };
             let (lease, expires) = (self.lease, self.expires);
@@ -116,7 +122,7 @@ impl<'a> InUse<'a> {
                 }
             };
             if let Some(ending) = ended {
-                return Ok(self.run_to_end(ending).await);
+                return Ok(self.run_to_end(ending, true).await);
             }
             heartbeat = self.heartbeat();
         };
@@ -150,13 +156,16 @@ impl<'a> InUse<'a> {
         })
     }
 
-    /// Only a guest that runs can end in order.
-    async fn run_to_end(&mut self, ending: Ending) -> Ending {
+    /// Only a guest that runs can end in order. One that stands still, or was being captured, is let go on.
+    async fn run_to_end(&mut self, ending: Ending, interrupted: bool) -> Ending {
         if ending.orderly
+            && (interrupted || self.paused.is_some())
             && let Some(vmm) = &mut self.starting.vmm
+            && vmm.resume().await.is_ok()
         {
-            // One that does not run on is killed in the end.
-            let _ = vmm.resume().await;
+            self.paused = None;
+            // One that does not go on is killed in the end.
+            let _ = go_on(&self.link).await;
         }
         ending
     }
@@ -181,8 +190,13 @@ impl<'a> InUse<'a> {
         if let (None, Some(vmm), Some(guest)) =
             (&self.paused, &mut self.starting.vmm, &self.starting.guest)
         {
+            // A guest whose agent does not answer is paused as it is.
+            let frozen = freeze(&self.link, FREEZE_DEADLINE).await.is_ok();
             let held = stand_still(vmm, guest).await?;
-            self.paused = Some(Paused { _held: held });
+            self.paused = Some(Paused {
+                frozen,
+                _held: held,
+            });
         }
         Ok(())
     }
@@ -208,7 +222,7 @@ impl<'a> InUse<'a> {
         } else {
             Durability::Durable
         };
-        let paused = self.paused.is_some();
+        let paused = self.paused.as_ref().map(|paused| paused.frozen);
         capture::snapshot(self.order, self.starting, directory, durability, paused)
             .await
             .map(ControlReply::Snapshot)

@@ -193,7 +193,7 @@ fn bootable(
     let why = if snapshot.facts().origin().root != now.origin().root {
         "its disk belongs to another root image"
     } else if !note(snapshot)?.written_back {
-        "the machine was paused when it was taken, so its disk is not whole without its memory"
+        "the guest did not answer when it was paused, so its disk is not whole without its memory"
     } else {
         return Ok(());
     };

@@ -16,6 +16,10 @@ use crate::agent_call::{self, NewLife};
 use crate::diagnosis::failure;
 use crate::guest_link::GuestLink;
 
+/// How long the guest's disks may stay frozen, by the guest's own clock, which stands still while it is paused. The most
+/// that the agent grants.
+const FREEZE_HOLD: Duration = Duration::from_mins(1);
+
 /// How long a frame may take to be written. A guest that does not read its link keeps it longer; then it is cut, which
 /// those who go on from the snapshot can live with.
 const HOLD_DEADLINE: Duration = Duration::from_secs(1);
@@ -25,6 +29,13 @@ const DRAIN_POLL: Duration = Duration::from_micros(500);
 
 /// How long a guest that runs on may take to be found and to thaw.
 const GO_ON_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Has a guest write back what it has to, and stops its programs and its disks.
+pub(super) async fn freeze(link: &GuestLink, deadline: Duration) -> Result<(), Box<Failure>> {
+    agent_call::freeze(link, FREEZE_HOLD, deadline)
+        .await
+        .map_err(|error| failure(FailureCause::Agent, format!("freezing the guest: {error}")))
+}
 
 /// Pauses a guest that has received whole frames only. As long as the value is kept it gets nothing more.
 pub(super) async fn stand_still(

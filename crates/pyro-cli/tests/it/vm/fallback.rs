@@ -62,7 +62,7 @@ fn a_machine_boots_if_its_template_does_not_load() {
 }
 
 #[tokio::test]
-async fn the_disk_of_a_paused_machine_is_not_booted_without_its_memory() {
+async fn only_a_disk_that_is_whole_is_booted_without_its_memory() {
     let world = world();
     let pyro = client(&world);
     let mut source = started(&pyro, &MachineOptions::default()).await;
@@ -75,22 +75,35 @@ async fn the_disk_of_a_paused_machine_is_not_booted_without_its_memory() {
         mem_mib: 512,
         ..MachineOptions::default()
     };
-    for (options, fits) in [(smaller, false), (MachineOptions::default(), true)] {
+    let restore = async |options: &MachineOptions| {
         let quiet = pyro::progress::ignore();
-        let restored = pyro.restore_machine("debian:12", &directory, true, &options, &quiet);
+        let restored = pyro.restore_machine("debian:12", &directory, true, options, &quiet);
         let mut machine = restored.await.unwrap();
         let ready = machine.wait_ready(|_| {}).await.cloned();
-        if fits {
-            assert_eq!(ready.unwrap().started, StartKind::Restored);
-            assert_eq!(output(&mut machine, "cat /root/kept").await.0, "kept\n");
-            machine.stop(true).await.unwrap();
-        } else {
-            let text = pyro::error::chain(&ready.unwrap_err());
-            assert!(
-                text.contains("the machine was paused when it was taken"),
-                "{text}"
-            );
-        }
+        (machine, ready)
+    };
+    let usual = MachineOptions::default();
+    for (options, began) in [
+        (&usual, StartKind::Restored),
+        (&smaller, StartKind::BootedFromSnapshot),
+    ] {
+        let (mut machine, ready) = restore(options).await;
+        assert_eq!(ready.unwrap().started, began);
+        assert_eq!(output(&mut machine, "cat /root/kept").await.0, "kept\n");
+        machine.stop(true).await.unwrap();
     }
+    // As if the guest had not answered when it was paused.
+    let manifest = directory.join("snapshot.json");
+    let mut json: Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
+    assert_eq!(json["attached"]["written_back"], true);
+    json["attached"]["written_back"] = false.into();
+    fs::write(&manifest, json.to_string()).unwrap();
+    let (machine, ready) = restore(&smaller).await;
+    let text = pyro::error::chain(&ready.unwrap_err());
+    assert!(
+        text.contains("its disk is not whole without its memory"),
+        "{text}"
+    );
+    drop(machine);
     traces::assert_none(&world);
 }

@@ -4,7 +4,7 @@
 //! The engine is the host's best one, or that of `PYRO_TEST_ENGINE`.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pyro::{EndReason, EngineChoice, ForkOptions, Machine, MachineOptions, Pyro, StartKind};
 use pyro_protocol::archive::export::TreeExport;
@@ -17,6 +17,9 @@ use tokio::task::spawn_blocking;
 
 use super::sdk::{output, pyro};
 use super::{legacy, world};
+
+/// A guest that does not power off is killed after this.
+const KILLED_AFTER: Duration = Duration::from_secs(20);
 
 /// The host's time in the guest is right to this.
 const CLOCK_TOLERANCE_SECS: u64 = 1;
@@ -344,7 +347,11 @@ async fn paused_and_resumed_with_writes_between() {
     assert_eq!(told, "0123456789");
     goes_on(&mut machine).await;
     works(&mut machine).await;
-    machine.stop(true).await.unwrap();
+    // One that stands still ends in order, too.
+    machine.pause().await.unwrap();
+    let asked = Instant::now();
+    assert_eq!(machine.stop(true).await.unwrap(), EndReason::Stopped);
+    assert!(asked.elapsed() < KILLED_AFTER, "{:?}", asked.elapsed());
     traces::assert_none(&world);
 }
 

@@ -41,6 +41,10 @@ use fault::Fault;
 use mounts::Below;
 use port::LinkPort;
 
+/// Stack of each thread that blocks: less than a huge page, because the kernel gives one to a stack that could hold it, and the
+/// agent then seems to take 2 MiB more as long as the thread is there.
+const STACK: usize = 1536 * 1024;
+
 /// Runs the machine from the first process to power-off. Returns only if even the reboot
 /// failed, which the kernel answers with a panic.
 pub fn run() -> ExitCode {
@@ -86,6 +90,7 @@ fn boot_and_serve() -> Result<Instant, Fault> {
     power::shield_from_oom_killer();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .thread_stack_size(STACK)
         .build()
         .map_err(|source| Fault::agent(format!("starting the runtime: {source}")))?;
     let outcome = LocalSet::new().block_on(

@@ -35,9 +35,12 @@ fn the_payload_has_every_field() {
         "signal",
         "output_left_open",
         "started",
+        "not_warm",
+        "engine",
         "timings_ms",
     ];
     assert_eq!(fields, BTreeSet::from(expected));
+    assert_eq!(payload["not_warm"], serde_json::Value::Null);
     assert_eq!(payload["environment"], "debian:12");
     assert_eq!(payload["environment_version"], "1.0.0");
     assert_eq!(payload["command"], "sh -c 'echo $GREETING; echo e >&2'");

@@ -32,7 +32,7 @@ const PROGRAMS: [(&str, &str); 2] = [
     ),
 ];
 
-/// Where [`ensure`] puts the engine's program.
+/// Where [`ensure()`] puts the engine's program.
 pub(crate) fn program(root: &Path) -> PathBuf {
     root.join(DIRECTORY).join("firecracker")
 }

@@ -286,7 +286,10 @@ fn says_why(victim: Victim, why: &str) -> bool {
     match victim {
         Victim::Client => false,
         Victim::Supervisor => why.contains("supervisor"),
-        Victim::Vmm => why.contains("VMM") || why.contains("signal 9"),
+        // Whoever speaks with it at that moment says that it closed its connection.
+        Victim::Vmm => ["VMM", "signal 9", "closed its control connection"]
+            .iter()
+            .any(|reason| why.contains(reason)),
     }
 }
 

@@ -36,9 +36,6 @@ const SAVE_DEADLINE: Duration = Duration::from_mins(1);
 /// What a slow disk writes.
 const MIN_MIB_PER_SECOND: u32 = 8;
 
-/// What the kernel says of a process that is gone.
-const NO_PROCESS: i32 = rustix::io::Errno::SRCH.raw_os_error();
-
 /// Makes a snapshot of the machine in `target`. A machine that is paused stays so; `paused` tells whether it was frozen before.
 pub(super) async fn snapshot(
     order: &MachineOrder,
@@ -185,11 +182,6 @@ pub(super) async fn save(
 pub(super) fn unsaved(error: &ControlError, staging: &Path) -> Box<Failure> {
     const WHAT: &str = "saving the machine's state";
     match error {
-        // Its memory is read from its process.
-        ControlError::File { source, .. } if source.raw_os_error() == Some(NO_PROCESS) => failure(
-            FailureCause::Vmm,
-            "the VMM ended while the machine's memory was copied",
-        ),
         ControlError::File { path, source } => unwritable(WHAT, path, source),
         _ if is_full(staging) => no_room(WHAT, staging),
         error => failure(FailureCause::Vmm, chain(error)),

@@ -183,7 +183,21 @@ impl<'a> InUse<'a> {
             }
             ControlRequest::Stop { .. } => unreachable!("a stop is heard as one"),
         };
-        done.unwrap_or_else(|failure| ControlReply::Refused(*failure))
+        match done {
+            Ok(reply) => reply,
+            Err(failure) => ControlReply::Refused(*self.reason(failure).await),
+        }
+    }
+
+    /// Why something could not be done: the end of the VMM, if that is what `failure` came from.
+    async fn reason(&mut self, failure: Box<Failure>) -> Box<Failure> {
+        if failure.cause == FailureCause::Host {
+            return failure;
+        }
+        match self.starting.vmm_ended_soon().await {
+            Some(exit) => self.starting.guest_ended(exit).err().unwrap_or(failure),
+            None => failure,
+        }
     }
 
     async fn pause(&mut self) -> Result<(), Box<Failure>> {

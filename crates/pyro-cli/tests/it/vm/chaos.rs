@@ -286,10 +286,7 @@ fn says_why(victim: Victim, why: &str) -> bool {
     match victim {
         Victim::Client => false,
         Victim::Supervisor => why.contains("supervisor"),
-        // Whoever speaks with it at that moment says that it closed its connection.
-        Victim::Vmm => ["VMM", "signal 9", "closed its control connection"]
-            .iter()
-            .any(|reason| why.contains(reason)),
+        Victim::Vmm => why.contains("VMM") || why.contains("signal 9"),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::code::ErrorCode;
 mod snapshot;
 
 pub use snapshot::{
-    ControlReply, SnapshotMade, Start, StartKind, TemplateListing, TemplatesOrder, TemplatesReport,
+    ControlReply, MachineStatus, SnapshotMade, Start, StartKind, TemplateListing, TemplatesOrder, TemplatesReport,
     TemplatesToRemove,
 };
 
@@ -63,12 +63,19 @@ pub struct MachineOrder {
     pub initramfs: PathBuf,
     /// What the machine is for.
     pub role: Role,
+    /// Where the disk lies that the guest writes to, if it is to outlive the machine; else it is in the machine's own
+    /// directory and goes with it. In a directory that only this user can open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_disk: Option<PathBuf>,
+    /// The file in which the end of the machine is written down as an [`EndRecord`], for those who come later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_record: Option<PathBuf>,
     /// How it begins.
     pub start: Start,
     /// Whether the guest gets a user-mode network card.
     pub network: bool,
-    /// The machine ends this many milliseconds after it was ordered.
-    pub ttl_ms: u64,
+    /// When the machine ends by itself.
+    pub expiry: Expiry,
     /// Longest time from the VMM's start to the agent's hello, in milliseconds.
     pub boot_deadline_ms: u64,
     /// Whether the machine ends with its owner.
@@ -146,6 +153,25 @@ pub enum Role {
     },
 }
 
+/// When a machine ends by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "after")]
+pub enum Expiry {
+    /// So many milliseconds after it was ordered.
+    Age {
+        /// The milliseconds.
+        ttl_ms: u64,
+    },
+    /// So many milliseconds after it was last used. Open streams of clients, jobs that run and requests on the control
+    /// socket other than [`ControlRequest::Status`] are use.
+    Idle {
+        /// The milliseconds.
+        ttl_ms: u64,
+    },
+    /// Never.
+    Never,
+}
+
 /// What ends a machine besides its time to live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -219,6 +245,22 @@ pub enum EndReason {
     PoweredOff,
     /// It failed; a [`Event::Failed`] came before.
     Failed,
+}
+
+/// The end of a machine, written down by its supervisor when nothing of it is left but the disk that it was to keep.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndRecord {
+    /// The machine's id.
+    pub machine_id: String,
+    /// Why it is gone.
+    pub reason: EndReason,
+    /// Whether the guest had written everything back to its disk before.
+    pub orderly: bool,
+    /// Milliseconds since 1970.
+    pub at_ms: u64,
+    /// What failed, if anything did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
 }
 
 /// A failure with everything a reader needs to act on it.
@@ -301,6 +343,18 @@ pub enum ControlRequest {
     Resume,
     /// Let the machine live on without its owner, as [`Lease::Detached`] does from the beginning.
     Detach,
+    /// Tell how the machine is. This is no use of it.
+    Status,
+    /// Let the machine end by itself at another time.
+    SetExpiry {
+        /// When.
+        expiry: Expiry,
+    },
+    /// Copy the disk that the guest writes to, written back and frozen, and wait until the copy is on the host's disk.
+    CopyDisk {
+        /// The copy: a file that does not exist, in a directory of this user's.
+        to: PathBuf,
+    },
     /// Make a snapshot of the machine, which runs on.
     Snapshot {
         /// Where: a directory that does not exist, in one of this user's.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pyro_protocol::AGENT_PORT;
 use pyro_protocol::supervise::{
-    ControlRequest, EndReason, Event, Failure, Lease, MAX_LINE, MachineOrder, Ready, Role, Start,
+    ControlRequest, EndReason, Event, Expiry, Failure, Lease, MAX_LINE, MachineOrder, Ready, Role, Start,
 };
 use pyro_protocol::vsock::{connect_line, is_ok};
 use rustix::fs::{FlockOperation, flock};
@@ -226,7 +226,11 @@ impl Machine {
             role,
             start,
             network: options.network,
-            ttl_ms: u64::try_from(options.ttl.as_millis()).unwrap_or(u64::MAX),
+            kept_disk: None,
+            end_record: None,
+            expiry: Expiry::Age {
+                ttl_ms: u64::try_from(options.ttl.as_millis()).unwrap_or(u64::MAX),
+            },
             boot_deadline_ms: u64::try_from(BOOT_DEADLINE.as_millis()).unwrap_or(u64::MAX),
             lease: options.lease,
             machines_dir: settings.home.machines(),

@@ -25,6 +25,13 @@ pub enum Start {
         #[serde(default)]
         anew: bool,
     },
+    /// With its kernel, on the disk that it keeps, which is there.
+    KeptDisk,
+    /// With its kernel, on a copy of a disk.
+    CopyOfDisk {
+        /// The disk.
+        disk: PathBuf,
+    },
     /// From a snapshot.
     Snapshot {
         /// Its directory.
@@ -48,6 +55,8 @@ pub enum StartKind {
     Restored,
     /// With its kernel, on the disk of a snapshot that could not be gone on from.
     BootedFromSnapshot,
+    /// With its kernel, on a disk that was there.
+    BootedFromDisk,
 }
 
 impl StartKind {
@@ -59,6 +68,7 @@ impl StartKind {
             Self::Made => "made",
             Self::Restored => "restored",
             Self::BootedFromSnapshot => "booted_from_snapshot",
+            Self::BootedFromDisk => "booted_from_disk",
         }
     }
 }
@@ -73,10 +83,33 @@ pub enum ControlReply {
     Paused,
     /// It runs.
     Resumed,
-    /// The snapshot is there.
+    /// The snapshot, or the copy of the disk, is there.
     Snapshot(SnapshotMade),
+    /// How the machine is.
+    Status(MachineStatus),
+    /// It ends by itself at the other time.
+    ExpirySet,
     /// Nothing was changed.
     Refused(Failure),
+}
+
+/// How a machine is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineStatus {
+    /// Whether the guest stands still.
+    pub paused: bool,
+    /// Streams of clients that are open.
+    pub open_streams: u32,
+    /// Milliseconds since it was last used; 0 while it is.
+    pub idle_ms: u64,
+    /// Milliseconds until it ends by itself, if it stays unused; absent if it never does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in_ms: Option<u64>,
+    /// Process id of the VMM.
+    pub vmm_pid: u32,
+    /// Memory of the VMM in bytes, what it shares with others counted in part (PSS), where that can be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
 }
 
 /// A snapshot that was made.

@@ -31,7 +31,7 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use pyro_protocol::supervise::{EndReason, Event, Failure, FailureCause, MachineOrder};
+use pyro_protocol::supervise::{EndReason, Event, Expiry, Failure, FailureCause, MachineOrder};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -49,6 +49,9 @@ const ORDER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long an orderly power-off may take before the VMM is killed.
 const POWER_OFF_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Longer than any machine lives; no clock can be asked for a later time.
+const FOREVER: Duration = Duration::from_hours(24 * 365 * 10);
 
 /// Runs a supervisor whose standard input is the owner channel. Returns when the machine is
 /// gone.
@@ -96,7 +99,7 @@ async fn supervise() -> std::io::Result<()> {
         }
     };
     let life = Life {
-        expires: begun + Duration::from_millis(order.ttl_ms),
+        expires: begun + time_to_live(order.expiry),
         order,
         begun,
         events,
@@ -192,6 +195,14 @@ impl Life {
             power_off(starting, &up.link).await;
         }
         Ok(ending.reason)
+    }
+}
+
+/// The time after which the machine ends if nobody uses it.
+fn time_to_live(expiry: Expiry) -> Duration {
+    match expiry {
+        Expiry::Age { ttl_ms } | Expiry::Idle { ttl_ms } => Duration::from_millis(ttl_ms),
+        Expiry::Never => FOREVER,
     }
 }
 

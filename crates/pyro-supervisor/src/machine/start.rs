@@ -107,7 +107,7 @@ impl Starting {
             vmm: None,
             unfinished: Vec::new(),
             created_at: now,
-            expires_at: now.saturating_add(order.ttl_ms / 1000),
+            expires_at: now.saturating_add(super::time_to_live(order.expiry).as_secs()),
         };
         let journaled = directory
             .write(&journal)
@@ -371,7 +371,9 @@ mod tests {
             },
             start: Start::Cold,
             network: false,
-            ttl_ms: 60_000,
+            kept_disk: None,
+            end_record: None,
+            expiry: Expiry::Age { ttl_ms: 60_000 },
             boot_deadline_ms: 1000,
             lease: Lease::Owner,
             machines_dir: home.join("machines"),

@@ -15,6 +15,9 @@ const AGENT_FATAL: &str = "pyro-agent: fatal: cause=";
 /// What the agent prints at an orderly end. The guest's copy stands in `pyro-agent`.
 const AGENT_POWER_OFF: &str = "pyro-agent: power off";
 
+/// What it adds where that came before everything was on the disk. The guest's copy stands in `pyro-agent`.
+const AGENT_NOT_WRITTEN_BACK: &str = "not written back";
+
 /// Console texts that name a cause, the most telling first.
 const MARKS: [(&str, FailureCause, &str); 10] = [
     (
@@ -75,7 +78,10 @@ pub(crate) enum ConsoleVerdict {
     /// Nothing that explains an end.
     Silent,
     /// The agent powered off in order.
-    PoweredOff,
+    PoweredOff {
+        /// Whether everything was on the disk before.
+        written_back: bool,
+    },
     /// Something went wrong.
     Fatal {
         /// Which part.
@@ -110,10 +116,12 @@ pub(crate) fn read_console(lines: &[String]) -> ConsoleVerdict {
             };
         }
     }
-    if lines.iter().any(|line| line.contains(AGENT_POWER_OFF)) {
-        return ConsoleVerdict::PoweredOff;
+    match lines.iter().find(|line| line.contains(AGENT_POWER_OFF)) {
+        Some(line) => ConsoleVerdict::PoweredOff {
+            written_back: !line.contains(AGENT_NOT_WRITTEN_BACK),
+        },
+        None => ConsoleVerdict::Silent,
     }
-    ConsoleVerdict::Silent
 }
 
 /// One remedy for a cause. `ENVIRONMENT` stands for the name that only the client knows.
@@ -174,7 +182,7 @@ pub(crate) fn guest_failure(
 ) -> Box<Failure> {
     let (cause, message) = match read_console(console) {
         ConsoleVerdict::Fatal { cause, message } => (cause, message),
-        ConsoleVerdict::PoweredOff => (
+        ConsoleVerdict::PoweredOff { .. } => (
             FailureCause::Agent,
             "the guest powered itself off".to_owned(),
         ),

@@ -40,6 +40,7 @@ pub(crate) use disk::find as find_disk;
 use fault::Fault;
 use mounts::Below;
 use port::LinkPort;
+use power::Over;
 
 /// Stack of each thread that blocks: less than a huge page, because the kernel gives one to a stack that could hold it, and the
 /// agent then seems to take 2 MiB more as long as the thread is there.
@@ -50,7 +51,7 @@ const STACK: usize = 1536 * 1024;
 pub fn run() -> ExitCode {
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(boot_and_serve));
     match outcome {
-        Ok(Ok(end_by)) => power::off(end_by),
+        Ok(Ok(machine)) => power::off(machine),
         Ok(Err(fault)) => fault.report(),
         // The panic's own text is on the console already.
         Err(_) => Fault::agent("the agent panicked").report(),
@@ -58,8 +59,7 @@ pub fn run() -> ExitCode {
     power::restart()
 }
 
-/// Returns when the machine must have ended.
-fn boot_and_serve() -> Result<Instant, Fault> {
+fn boot_and_serve() -> Result<Over, Fault> {
     let mut boot = BootTimes {
         init_us: clock::since_boot_us(),
         ..BootTimes::default()
@@ -79,6 +79,12 @@ fn boot_and_serve() -> Result<Instant, Fault> {
         Some(disks) => Some(mounts::enter_root(disks)?),
         None => None,
     };
+    let disk = match &below {
+        Some(below) => below.disk.try_clone().map(Some),
+        None => Ok(None),
+    };
+    let disk =
+        disk.map_err(|source| Fault::agent(format!("holding the disk to stop it: {source}")))?;
     mounts::late()?;
     let cgroups = mounts::own_cgroups();
     boot.mounts_us = clock::since_boot_us();
@@ -99,11 +105,11 @@ fn boot_and_serve() -> Result<Instant, Fault> {
     );
     // Dropping it would wait for blocking work, however long a broken disk holds that up.
     runtime.shutdown_background();
-    outcome
+    outcome.map(|by| Over { by, disk })
 }
 
 /// Serves the connections of the vsock, and session after session of the link: one that
-/// breaks is started anew.
+/// breaks is started anew. Returns when the machine must have ended.
 async fn serve_until_power_off(
     mut boot: BootTimes,
     carriers: Carriers,

@@ -1,6 +1,7 @@
 //! The end of the machine. Every engine runs without a reboot, so restarting ends it; that
 //! works on every machine type, where powering off needs a firmware that can.
 
+use std::fs::File;
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -9,11 +10,14 @@ use rustix::process::{Signal, kill_process_group};
 use rustix::system::{RebootCommand, reboot};
 use tokio::time::{Instant, sleep};
 
-use crate::machine::End;
+use crate::machine::{End, stop_disks};
 
 /// What an orderly end tells the host on the console. The host's copy stands in
 /// `pyro-supervisor`.
 const MARK: &str = "pyro-agent: power off";
+
+/// What is added where that comes before everything is on the disks. The host's copy stands in `pyro-supervisor`.
+const NOT_WRITTEN_BACK: &str = ", not written back";
 
 /// Time for the reply to a power-off request to leave the machine.
 pub(super) const REPLY_GRACE: Duration = Duration::from_millis(50);
@@ -28,6 +32,15 @@ const KILL_GRACE: Duration = Duration::from_millis(500);
 /// Time between two looks at whether they have.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// A machine whose work is over.
+#[derive(Debug)]
+pub(super) struct Over {
+    /// When it must have ended.
+    pub(super) by: Instant,
+    /// A directory on the disk that the root file system writes to.
+    pub(super) disk: Option<File>,
+}
+
 /// Ends every process but this one: TERM, and KILL for what is left when the time for it is
 /// over. The agent's reaper must be running.
 pub(super) async fn end_processes(end: End) {
@@ -40,27 +53,33 @@ pub(super) async fn end_processes(end: End) {
     others_gone_within(KILL_GRACE.min(longest_term(left))).await;
 }
 
-/// Writes everything back, until `end_by` at the latest, and says so.
+/// Writes everything back, until the machine must have ended at the latest, and says so. `machine` is not used after this.
 #[expect(
     clippy::print_stderr,
     reason = "the host reads the orderly end off the console"
 )]
-pub(super) fn off(end_by: Instant) {
-    let (synced, wait) = mpsc::channel();
+pub(super) fn off(machine: Over) {
+    let (written, wait) = mpsc::channel();
+    let by = machine.by;
     // On a thread of its own, because a disk that does not answer holds up even this.
     let writer = std::thread::Builder::new().spawn(move || {
         rustix::fs::sync();
+        stop_disks(machine.disk.as_ref());
         // Nobody waits any more after the deadline.
-        let _ = synced.send(());
+        let _ = written.send(());
     });
-    if writer.is_ok() {
-        let _ = wait.recv_timeout(end_by.saturating_duration_since(Instant::now()));
-    } else {
-        rustix::fs::sync();
-    }
+    let left = by.saturating_duration_since(Instant::now());
+    let is_written = match writer {
+        Ok(_) => wait.recv_timeout(left).is_ok(),
+        Err(_) => {
+            rustix::fs::sync();
+            true
+        }
+    };
     // Whatever is still writable is made read-only, which marks its file system clean.
     let _ = std::fs::write("/proc/sysrq-trigger", "u");
-    eprintln!("{MARK}");
+    let how = if is_written { "" } else { NOT_WRITTEN_BACK };
+    eprintln!("{MARK}{how}");
 }
 
 /// Ends the machine. Returns only if the kernel refuses.

@@ -92,6 +92,15 @@ pub(super) fn writable(root: Option<&File>) -> io::Result<Vec<Box<dyn Disk>>> {
     Ok(disks)
 }
 
+/// Stops every file system on a disk for good, with nothing left to recover at its next mount: remounting it read-only would do
+/// that too, but the kernel does it at its leisure, and the machine ends before. Best effort: what cannot be frozen has been
+/// written back.
+pub(crate) fn stop_disks(root: Option<&File>) {
+    for disk in writable(root).into_iter().flatten() {
+        let _ = disk.freeze();
+    }
+}
+
 /// A mount of a file system on a disk that can be written.
 #[derive(Debug, PartialEq, Eq)]
 struct Mount {

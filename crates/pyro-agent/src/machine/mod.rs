@@ -36,6 +36,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 
 pub(crate) use connect::{connect, tcp as connect_tcp};
+pub(crate) use disks::stop_disks;
 pub use disks::{Disk, Stopped};
 pub(crate) use freeze::Freezer;
 use gate::Gate;

@@ -7,6 +7,7 @@
 //! the end of the machine: the kernel closes it however the client dies.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,8 +16,8 @@ use crate::code::ErrorCode;
 mod snapshot;
 
 pub use snapshot::{
-    ControlReply, MachineStatus, SnapshotMade, Start, StartKind, TemplateListing, TemplatesOrder, TemplatesReport,
-    TemplatesToRemove,
+    ControlReply, MachineStatus, SnapshotMade, Start, StartKind, TemplateListing, TemplatesOrder,
+    TemplatesReport, TemplatesToRemove,
 };
 
 /// Longest line on the owner channel or the control socket, in bytes.
@@ -170,6 +171,26 @@ pub enum Expiry {
     },
     /// Never.
     Never,
+}
+
+impl Expiry {
+    /// When it is `ttl` old.
+    pub fn at_age(ttl: Duration) -> Self {
+        Self::Age {
+            ttl_ms: millis(ttl),
+        }
+    }
+
+    /// When it has been unused for `ttl`.
+    pub fn when_idle_for(ttl: Duration) -> Self {
+        Self::Idle {
+            ttl_ms: millis(ttl),
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What ends a machine besides its time to live.
@@ -382,14 +403,15 @@ pub struct Journal {
     pub cgroup: Option<PathBuf>,
     /// The VMM, once it runs.
     pub vmm: Option<VmmIdentity>,
-    /// Directories in which something is being made that is not finished: to be removed with
+    /// Files and directories that are being made and not finished: to be removed with
     /// the machine. Their names contain its id.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unfinished: Vec<PathBuf>,
     /// Unix seconds of the order.
     pub created_at: u64,
-    /// Unix seconds at which the machine ends.
-    pub expires_at: u64,
+    /// Unix seconds at which the machine ends by itself; absent if that depends on its use, or never happens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<u64>,
 }
 
 /// A process identified beyond the reuse of its number.

@@ -25,9 +25,10 @@ use pyro_protocol::service::{
     ServiceName, ServiceRecord, ServiceState, ServiceWaited, StopReason, WaitedReason,
 };
 use pyro_protocol::supervise::{
-    ControlReply, ControlRequest, EndReason, EngineChoice, EngineFinding, Event, Failure,
-    FailureCause, JailLayer, Journal, Lease, MachineOrder, ProbeOrder, ProbeReport, Ready, Role,
-    SnapshotMade, Start, StartKind, SweepOrder, SweepReport, SweptMachine, VmmIdentity,
+    ControlReply, ControlRequest, EndReason, EndRecord, EngineChoice, EngineFinding, Event, Expiry,
+    Failure, FailureCause, JailLayer, Journal, Lease, MachineOrder, MachineStatus, ProbeOrder,
+    ProbeReport, Ready, Role, SnapshotMade, Start, StartKind, SweepOrder, SweepReport,
+    SweptMachine, VmmIdentity,
 };
 use serde::Serialize;
 
@@ -288,7 +289,23 @@ fn the_supervisors_messages() {
                 or_boot: true,
             },
         ),
+        json("on the kept disk", &Start::KeptDisk),
+        json(
+            "on a copy of a disk",
+            &Start::CopyOfDisk { disk: "/d".into() },
+        ),
+        json("booted from a disk", &StartKind::BootedFromDisk),
+        json("aging", &Expiry::Age { ttl_ms: 1 }),
+        json("living on", &Expiry::Never),
         json("stop", &ControlRequest::Stop { orderly: true }),
+        json("status", &ControlRequest::Status),
+        json(
+            "set expiry",
+            &ControlRequest::SetExpiry {
+                expiry: Expiry::Never,
+            },
+        ),
+        json("copy disk", &ControlRequest::CopyDisk { to: "/c".into() }),
         json("pause", &ControlRequest::Pause),
         json("resume", &ControlRequest::Resume),
         json("detach", &ControlRequest::Detach),
@@ -311,6 +328,39 @@ fn the_supervisors_messages() {
                 took_ms: 3,
             }),
         ),
+        json("expiry set", &ControlReply::ExpirySet),
+        json(
+            "told status",
+            &ControlReply::Status(MachineStatus {
+                paused: true,
+                open_streams: 1,
+                idle_ms: 2,
+                expires_in_ms: Some(3),
+                vmm_pid: 4,
+                memory_bytes: Some(5),
+            }),
+        ),
+        json(
+            "least told status",
+            &ControlReply::Status(MachineStatus {
+                paused: false,
+                open_streams: 0,
+                idle_ms: 0,
+                expires_in_ms: None,
+                vmm_pid: 1,
+                memory_bytes: None,
+            }),
+        ),
+        json(
+            "end record",
+            &EndRecord {
+                machine_id: "0123456789ab".into(),
+                reason: EndReason::Failed,
+                orderly: false,
+                at_ms: 1,
+                failure: Some(failure.clone()),
+            },
+        ),
         json("refused", &ControlReply::Refused(failure)),
         json(
             "journal",
@@ -327,7 +377,7 @@ fn the_supervisors_messages() {
                 }),
                 unfinished: vec!["/t/.partial-0".into()],
                 created_at: 1,
-                expires_at: 2,
+                expires_at: Some(2),
             },
         ),
         json(

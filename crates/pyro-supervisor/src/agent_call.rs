@@ -6,6 +6,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pyro_protocol::code::ErrorReply;
+use pyro_protocol::job::{JobState, JobStatus};
 use pyro_protocol::request::Hello;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -14,8 +15,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::guest_link::{ATTEMPT_EVERY, GuestLink};
 
-/// Longest reply to one of these calls, in bytes.
-const MAX_REPLY: u64 = 64 * 1024;
+/// Longest reply to one of these calls, in bytes: a list of as many jobs as an agent remembers has some 200 KiB.
+const MAX_REPLY: u64 = 512 * 1024;
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +104,48 @@ pub(crate) async fn exec(
 ) -> Result<(), CallError> {
     let request = json!({"command": command, "timeout_seconds": deadline.as_secs()});
     call::<Value>(link, request, deadline).await.map(drop)
+}
+
+/// How jobs have used a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum JobUse {
+    /// Not at all.
+    None,
+    /// One runs.
+    Running,
+    /// The last one ended so long ago.
+    EndedBefore(Duration),
+}
+
+#[derive(Debug, Deserialize)]
+struct Jobs {
+    jobs: Vec<JobStatus>,
+}
+
+/// Asks for the jobs. When they ended is told by the guest's clock, which is near the host's: a machine that is paused or
+/// restored has it set.
+pub(crate) async fn job_use(
+    link: &GuestLink,
+    unix_ms: u64,
+    deadline: Duration,
+) -> Result<JobUse, CallError> {
+    let request = json!({"action": "job_list"});
+    let listed: Jobs = call(link, request, deadline).await?;
+    Ok(use_by(&listed.jobs, unix_ms))
+}
+
+fn use_by(jobs: &[JobStatus], unix_ms: u64) -> JobUse {
+    if jobs.iter().any(|job| job.state == JobState::Running) {
+        return JobUse::Running;
+    }
+    let ends = jobs.iter().filter_map(|job| {
+        let end = job.end.as_ref()?;
+        Some(job.started_at_ms.saturating_add(end.duration_ms))
+    });
+    match ends.max() {
+        Some(last) => JobUse::EndedBefore(Duration::from_millis(unix_ms.saturating_sub(last))),
+        None => JobUse::None,
+    }
 }
 
 pub(crate) async fn power_off(link: &GuestLink, deadline: Duration) -> Result<(), CallError> {
@@ -196,5 +239,28 @@ mod tests {
         let link = GuestLink::Session(link);
         let error = ping(&link, Duration::from_millis(10)).await.unwrap_err();
         assert!(matches!(error, CallError::Timeout { .. }), "{error}");
+    }
+
+    #[test]
+    fn jobs_use_a_guest_until_the_last_one_ends() {
+        let job = |state, started_at_ms, duration_ms: Option<u64>| {
+            let end = duration_ms.map(|duration_ms| {
+                json!({"exit_code": 0, "timed_out": false, "duration_ms": duration_ms})
+            });
+            serde_json::from_value::<JobStatus>(json!({
+                "job_id": "j", "state": state, "pid": 1, "started_at_ms": started_at_ms,
+                "stdout_bytes": 0, "stderr_bytes": 0, "end": end,
+            }))
+            .unwrap()
+        };
+        let long = job("ended", 1000, Some(700));
+        let late = job("ended", 1500, Some(100));
+        let ended = JobUse::EndedBefore(Duration::from_millis(300));
+        assert_eq!(use_by(&[long.clone(), late.clone()], 2000), ended);
+        let ahead = JobUse::EndedBefore(Duration::ZERO);
+        assert_eq!(use_by(&[long.clone()], 5), ahead, "a clock that is ahead");
+        let running = job("running", 1, None);
+        assert_eq!(use_by(&[long, running, late], 2000), JobUse::Running);
+        assert_eq!(use_by(&[], 2000), JobUse::None);
     }
 }

@@ -1,10 +1,11 @@
 //! `agent.sock`: from a Unix socket to a stream of the link.
 //!
-//! Owns the handshake and the copying; never looks at what is copied. Each connection costs
+//! Owns the handshake, the copying, and the count of what is open; never looks at what is copied. Each connection costs
 //! one stream and ends alone.
 
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pyro_protocol::AGENT_PORT;
@@ -14,28 +15,82 @@ use tokio::io::{
     AsyncReadExt, AsyncWriteExt, BufReader, Interest, copy_bidirectional_with_sizes, copy_buf,
 };
 use tokio::net::{UnixListener, UnixStream};
-use tokio::time::timeout;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
 
 use crate::guest_link::{GuestLink, GuestStream};
 
 /// How long a client may take to say which port it wants.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Accepts connections for as long as the machine lives.
-pub(crate) async fn serve(listener: UnixListener, link: GuestLink) {
+/// What is told of the streams of clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Streams {
+    /// Those that are open.
+    pub(crate) open: u32,
+    /// When the last one ended, if one did.
+    pub(crate) last_end: Option<Instant>,
+}
+
+impl Streams {
+    pub(crate) fn opened(self) -> Self {
+        Self {
+            open: self.open.saturating_add(1),
+            ..self
+        }
+    }
+
+    pub(crate) fn closed(self, now: Instant) -> Self {
+        Self {
+            open: self.open.saturating_sub(1),
+            last_end: Some(now),
+        }
+    }
+}
+
+/// Accepts connections for as long as the machine lives, and tells of their streams.
+pub(crate) async fn serve(
+    listener: UnixListener,
+    link: GuestLink,
+    streams: watch::Sender<Streams>,
+) {
+    let streams = Arc::new(streams);
     let mut number = 1u32;
     while let Ok((client, _)) = listener.accept().await {
-        let link = link.clone();
-        tokio::spawn(async move { bridge(client, link, number).await });
+        let (link, streams) = (link.clone(), Arc::clone(&streams));
+        tokio::spawn(async move { bridge(client, link, number, &streams).await });
         number = number.wrapping_add(1);
     }
 }
 
-async fn bridge(mut client: UnixStream, link: GuestLink, number: u32) {
+/// Tells of a stream for as long as it is open.
+struct Open<'a>(&'a watch::Sender<Streams>);
+
+impl<'a> Open<'a> {
+    fn tell(streams: &'a watch::Sender<Streams>) -> Self {
+        streams.send_modify(|streams| *streams = streams.opened());
+        Self(streams)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0
+            .send_modify(|streams| *streams = streams.closed(Instant::now()));
+    }
+}
+
+async fn bridge(
+    mut client: UnixStream,
+    link: GuestLink,
+    number: u32,
+    streams: &watch::Sender<Streams>,
+) {
     // A port that nobody serves is answered as Firecracker does: the connection closes.
     let Ok(Some(AGENT_PORT)) = timeout(HANDSHAKE_DEADLINE, wanted_port(&mut client)).await else {
         return;
     };
+    let _open = Open::tell(streams);
     let Ok(mut stream) = link.open().await else {
         return;
     };

@@ -11,7 +11,7 @@ use pyro_protocol::supervise::{SweepOrder, SweepReport, SweptMachine};
 use pyro_vm::process::{find_leftover, kill_verified};
 use pyro_vm::{CgroupPath, MachineId};
 
-use crate::journal::{MachineDir, REMOVED};
+use crate::journal::{self, MachineDir, REMOVED};
 use crate::templates::Templates;
 
 /// Clears away every dead machine, or tells which it would.
@@ -112,7 +112,7 @@ fn sweep_one(path: &Path, dry_run: bool) -> Option<SweptMachine> {
         failed = cgroup.remove().err().or(failed);
     }
     for path in elsewhere {
-        failed = fs::remove_dir_all(path).err().or(failed);
+        failed = journal::remove(&path).err().or(failed);
     }
     if failed.is_none() {
         failed = directory.remove().err();

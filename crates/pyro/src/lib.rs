@@ -45,7 +45,7 @@ pub use environment::{
 pub use error::Error;
 pub use exec::{Exec, ExecOptions, ExecOutput, Program, StdinWriter};
 pub use image_build::{BuildOptions, BuildOutput, BuiltImage, ImageBuildError, ImageSource};
-pub use machine::{Machine, MachineOptions};
+pub use machine::{DiskOrigin, Keep, Machine, MachineOptions};
 pub use prepare::{PrepareOptions, PrepareReport, Readiness, ReadinessStatus};
 pub use pyro_image::BlobStore;
 pub use pyro_image::Sha256Digest;
@@ -63,8 +63,8 @@ pub use pyro_protocol::code::ErrorCode;
 pub use pyro_protocol::exec::{ExecEnd, is_env_name, signal_name};
 pub use pyro_protocol::request::BootTimes;
 pub use pyro_protocol::supervise::{
-    EndReason, EngineChoice, Failure, FailureCause, Lease, Ready, SnapshotMade, StartKind,
-    TemplateListing,
+    EndReason, EndRecord, EngineChoice, Expiry, Failure, FailureCause, Lease, MachineStatus, Ready,
+    SnapshotMade, StartKind, TemplateListing,
 };
 pub use run::{ExecPayload, Run, RunEvent, RunOptions};
 pub use settings::{Home, Settings};

@@ -4,11 +4,13 @@
 //! this value it lives; when the value is dropped, or this process dies, the supervisor ends
 //! the machine and leaves nothing.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use pyro_protocol::AGENT_PORT;
 use pyro_protocol::supervise::{
-    ControlRequest, EndReason, Event, Expiry, Failure, Lease, MAX_LINE, MachineOrder, Ready, Role, Start,
+    ControlRequest, EndReason, Event, Expiry, Failure, Lease, MAX_LINE, MachineOrder, Ready, Role,
+    Start,
 };
 use pyro_protocol::vsock::{connect_line, is_ok};
 use rustix::fs::{FlockOperation, flock};
@@ -20,11 +22,15 @@ use tokio::process::Child;
 use tokio::time::timeout;
 
 use crate::Pyro;
+use crate::absolute::absolute;
 use crate::boot_files::BootFiles;
 use crate::environment::{EnvironmentOptions, ReadyEnvironment, defaults};
 use crate::error::Error;
 use crate::exec::{Call, Exec, ExecOptions};
 use crate::supervisor;
+
+/// How old a machine becomes if nothing else is asked for.
+pub(crate) const DEFAULT_TTL: Duration = Duration::from_mins(10);
 
 /// Longest time from the VMM's start to the agent's hello.
 const BOOT_DEADLINE: Duration = Duration::from_secs(30);
@@ -53,12 +59,37 @@ pub struct MachineOptions {
     pub disk_mib_per_second: Option<u32>,
     /// Whether the guest gets a user-mode network card.
     pub network: bool,
-    /// The machine ends after this time.
-    pub ttl: Duration,
+    /// When the machine ends by itself.
+    pub expiry: Expiry,
     /// Whether the machine ends with this process.
     pub lease: Lease,
     /// Boot it, although a template of it may be there to go on from.
     pub cold: bool,
+    /// The disk that is to outlive the machine, if one is.
+    pub keep: Option<Keep>,
+}
+
+/// What outlives a machine.
+#[derive(Clone, Debug)]
+pub struct Keep {
+    /// Where the disk lies that the guest writes to, in a directory that only this user can open.
+    pub disk: PathBuf,
+    /// What the disk begins as.
+    pub from: DiskOrigin,
+    /// The file in which the supervisor writes down the end of the machine, as a
+    /// [`pyro_protocol::supervise::EndRecord`] in JSON, when nothing else of it is left.
+    pub end_record: Option<PathBuf>,
+}
+
+/// What a disk that is kept begins as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DiskOrigin {
+    /// As any machine's; nothing may be there. It is there when the machine is ready.
+    New,
+    /// As it is. The machine is booted from it.
+    There,
+    /// As a copy of this disk, which no machine may be writing to; nothing may be there. The machine is booted from it.
+    CopyOf(PathBuf),
 }
 
 impl Default for MachineOptions {
@@ -68,9 +99,10 @@ impl Default for MachineOptions {
             mem_mib: 1024,
             disk_mib_per_second: None,
             network: false,
-            ttl: Duration::from_mins(10),
+            expiry: Expiry::at_age(DEFAULT_TTL),
             lease: Lease::Owner,
             cold: false,
+            keep: None,
         }
     }
 }
@@ -175,10 +207,13 @@ impl Machine {
         environment: &ReadyEnvironment,
         options: &MachineOptions,
     ) -> Result<Self, Error> {
-        let start = if options.cold {
-            Start::Cold
-        } else {
-            pyro.warm(environment, false)
+        let start = match options.keep.as_ref().map(|keep| &keep.from) {
+            Some(DiskOrigin::There) => Start::KeptDisk,
+            Some(DiskOrigin::CopyOf(disk)) => Start::CopyOfDisk {
+                disk: absolute(disk)?,
+            },
+            Some(DiskOrigin::New) | None if options.cold => Start::Cold,
+            Some(DiskOrigin::New) | None => pyro.warm(environment, false),
         };
         Self::begin(pyro, environment, start, options)
     }
@@ -211,6 +246,12 @@ impl Machine {
     ) -> Result<Self, Error> {
         options.check()?;
         let settings = pyro.settings();
+        let keep = options.keep.as_ref();
+        let kept_disk = keep.map(|keep| absolute(&keep.disk)).transpose()?;
+        let end_record = keep
+            .and_then(|keep| keep.end_record.as_deref())
+            .map(absolute)
+            .transpose()?;
         let order = MachineOrder {
             id: new_id(),
             engine: settings.engine,
@@ -226,11 +267,9 @@ impl Machine {
             role,
             start,
             network: options.network,
-            kept_disk: None,
-            end_record: None,
-            expiry: Expiry::Age {
-                ttl_ms: u64::try_from(options.ttl.as_millis()).unwrap_or(u64::MAX),
-            },
+            kept_disk,
+            end_record,
+            expiry: options.expiry,
             boot_deadline_ms: u64::try_from(BOOT_DEADLINE.as_millis()).unwrap_or(u64::MAX),
             lease: options.lease,
             machines_dir: settings.home.machines(),

@@ -8,13 +8,13 @@ use base64::engine::general_purpose::STANDARD;
 use pyro_image::oci::PullPolicy;
 use pyro_protocol::capture::Capture;
 use pyro_protocol::exec::{ExecEnd, signal_name};
-use pyro_protocol::supervise::{EndReason, EngineChoice, StartKind};
+use pyro_protocol::supervise::{EndReason, EngineChoice, Expiry, StartKind};
 use serde::Serialize;
 
 use crate::environment::{EnvironmentOptions, ReadyEnvironment, defaults};
 use crate::error::Error;
 use crate::exec::{Exec, ExecOptions, ExecOutput, Program, StdinWriter};
-use crate::machine::{Machine, MachineOptions};
+use crate::machine::{DEFAULT_TTL, Machine, MachineOptions};
 use crate::{ProgressSink, Pyro};
 
 /// How a payload names the way a command ran: in a guest, over its own link. The word is the
@@ -71,7 +71,7 @@ impl RunOptions {
             mem_mib: machine.mem_mib,
             disk_mib_per_second: machine.disk_mib_per_second,
             timeout: exec.timeout,
-            ttl: machine.ttl,
+            ttl: DEFAULT_TTL,
             network: machine.network,
             env: exec.env,
             cwd: exec.cwd,
@@ -87,7 +87,7 @@ impl RunOptions {
             mem_mib: self.mem_mib,
             disk_mib_per_second: self.disk_mib_per_second,
             network: self.network,
-            ttl: self.ttl,
+            expiry: Expiry::at_age(self.ttl),
             cold: self.cold,
             ..MachineOptions::default()
         }

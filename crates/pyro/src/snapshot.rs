@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pyro_protocol::supervise::{
-    ControlReply, ControlRequest, Lease, MAX_LINE, SnapshotMade, Start,
+    ControlReply, ControlRequest, Expiry, Lease, MAX_LINE, MachineStatus, SnapshotMade, Start,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -17,11 +17,14 @@ use tokio::time::timeout;
 use crate::absolute::absolute;
 use crate::environment::EnvironmentOptions;
 use crate::error::Error;
-use crate::machine::{Machine, MachineOptions};
+use crate::machine::{DEFAULT_TTL, Machine, MachineOptions};
 use crate::{ProgressSink, Pyro};
 
 /// Longest time for a supervisor to pause a machine, let it run on, or live on.
 const PAUSE_DEADLINE: Duration = Duration::from_secs(45);
+
+/// Longest time to be told how a machine is. A machine that is only being asked answers at once.
+const STATUS_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Longest time for a snapshot: more than the supervisor gives itself for the largest machine on a slow disk.
 const SNAPSHOT_DEADLINE: Duration = Duration::from_hours(2);
@@ -51,7 +54,7 @@ impl Default for ForkOptions {
         Self {
             count: 1,
             mode: ForkMode::AllOrNothing,
-            ttl: machine.ttl,
+            ttl: DEFAULT_TTL,
             lease: machine.lease,
         }
     }
@@ -105,14 +108,39 @@ impl Machine {
             .map(drop)
     }
 
+    /// Copies the disk that the guest writes to, without the machine's memory, to the file `to`, which must not exist. A
+    /// machine booted from the copy has nothing to recover. The machine runs on; one that is paused stays so. When this
+    /// returns, the copy is on the host's disk; when it fails, nothing of it is left.
+    pub async fn copy_disk(&mut self, to: &Path) -> Result<SnapshotMade, Error> {
+        let to = absolute(to)?;
+        let request = ControlRequest::CopyDisk { to };
+        match self.control(&request, SNAPSHOT_DEADLINE).await? {
+            ControlReply::Snapshot(made) => Ok(made),
+            other => Err(answered_with("a copy of the disk", &other)),
+        }
+    }
+
+    /// How the machine is. It is told also while the machine is busy, and is no use of it.
+    pub async fn status(&mut self) -> Result<MachineStatus, Error> {
+        let reply = self.control(&ControlRequest::Status, STATUS_DEADLINE).await;
+        match reply? {
+            ControlReply::Status(status) => Ok(status),
+            other => Err(answered_with("a question for the status", &other)),
+        }
+    }
+
+    /// Lets the machine end by itself at another time.
+    pub async fn set_expiry(&mut self, expiry: Expiry) -> Result<(), Error> {
+        let request = ControlRequest::SetExpiry { expiry };
+        self.control(&request, PAUSE_DEADLINE).await.map(drop)
+    }
+
     async fn capture(&mut self, directory: &Path, passing: bool) -> Result<SnapshotMade, Error> {
         let directory = absolute(directory)?;
         let request = ControlRequest::Snapshot { directory, passing };
         match self.control(&request, SNAPSHOT_DEADLINE).await? {
             ControlReply::Snapshot(made) => Ok(made),
-            other => Err(Error::Supervisor {
-                reason: format!("it answered a snapshot with {other:?}"),
-            }),
+            other => Err(answered_with("a snapshot", &other)),
         }
     }
 
@@ -138,6 +166,12 @@ impl Machine {
                 reason: format!("it did not answer within {} s", deadline.as_secs()),
             }),
         }
+    }
+}
+
+fn answered_with(asked: &str, reply: &ControlReply) -> Error {
+    Error::Supervisor {
+        reason: format!("it answered {asked} with {reply:?}"),
     }
 }
 
@@ -204,9 +238,11 @@ impl Pyro {
             .join(format!("fork-{}", crate::machine::new_id()));
         let made = source.capture(&directory, true).await?;
         let child_options = MachineOptions {
-            ttl: options.ttl,
+            expiry: Expiry::at_age(options.ttl),
             // Until all are there they end with us.
             lease: Lease::Owner,
+            // There is one machine to a disk.
+            keep: None,
             ..machine_options
         };
         let snapshot = Parent {

@@ -37,7 +37,7 @@ impl Starting {
     /// Runs the machine from what it begins with.
     pub(super) async fn begin_to_run(&mut self, order: &MachineOrder) -> Result<(), Box<Failure>> {
         let freed_memory = self.origin.freed_memory(order);
-        let spec = spec::machine(order, &self.id, &self.upper(), freed_memory)
+        let spec = spec::machine(order, &self.id, self.upper.path(), freed_memory)
             .map_err(|error| failure(FailureCause::Host, chain(&error)))?;
         let (begin, awaited) = match self.origin.snapshot() {
             None => (Begin::Boot { memory: None }, Awaited::Booting),

@@ -6,7 +6,7 @@
 //!
 //! Whatever fails, the guest runs on and nothing is left of the snapshot.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pyro_protocol::code::{ErrorCode, chain};
@@ -18,7 +18,7 @@ use pyro_vm::snapshot::{
 use pyro_vm::{ControlError, Saving};
 use tokio::time::Instant;
 
-use super::fault::{is_full, no_room, unwritable, with_hint};
+use super::fault::{is_full, no_room, partial_name, unwritable, with_code, with_hint};
 use super::origin::{self, Note, refused};
 use super::standstill::{freeze, go_on, stand_still};
 use super::start::Starting;
@@ -68,32 +68,25 @@ pub(super) async fn snapshot(
     })
 }
 
-/// Where a snapshot is made until it is whole: beside its place, under a name with the machine's id.
-fn staging(target: &Path, id: &str) -> Result<std::path::PathBuf, Box<Failure>> {
-    let invalid = |message: String, hint: &str| {
-        let told = Failure {
-            code: ErrorCode::InvalidArgument,
-            ..*failure(FailureCause::Host, message)
-        };
-        with_hint(Box::new(told), Some(hint.into()))
+/// Where a snapshot or a copy is made until it is whole: beside its place, under a name with the machine's id.
+pub(super) fn staging(target: &Path, id: &str) -> Result<PathBuf, Box<Failure>> {
+    let invalid = |message: String, hint| {
+        let told = failure(FailureCause::Host, message);
+        with_code(told, ErrorCode::InvalidArgument, hint)
     };
-    let name = target.file_name().and_then(|name| name.to_str());
-    let (Some(name), true) = (name, target.is_absolute()) else {
+    let Some(staging) = partial_name(target, id) else {
         return Err(invalid(
-            format!(
-                "`{}` cannot be the directory of a snapshot",
-                target.display()
-            ),
+            format!("nothing can be made at `{}`", target.display()),
             "give an absolute path that ends in a plain name",
         ));
     };
     if target.symlink_metadata().is_ok() {
         return Err(invalid(
             format!("`{}` is there already", target.display()),
-            "give another directory, or remove this one",
+            "give another path, or remove what is there",
         ));
     }
-    Ok(target.with_file_name(format!(".partial-{id}-{name}")))
+    Ok(staging)
 }
 
 async fn take(
@@ -103,7 +96,11 @@ async fn take(
     durability: Durability,
     paused: Option<bool>,
 ) -> Result<(Snapshot, Duration), Box<Failure>> {
-    let (upper, work, mem_mib) = (starting.upper(), starting.work.clone(), facts.memory_mib());
+    let (upper, work, mem_mib) = (
+        starting.upper.path().to_owned(),
+        starting.work.clone(),
+        facts.memory_mib(),
+    );
     let (Some(vmm), Some(guest)) = (&mut starting.vmm, &starting.guest) else {
         return Err(failure(FailureCause::Host, "the machine is not up"));
     };

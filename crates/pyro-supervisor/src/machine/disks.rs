@@ -1,4 +1,4 @@
-//! The disks that a machine is given: a clone of a blank one for what a guest writes, or an
+//! The disks that a machine is given: a clone of a blank one, or of one that a guest wrote to, for what a guest writes, or an
 //! empty one for a builder to fill.
 
 use std::path::{Path, PathBuf};
@@ -6,43 +6,74 @@ use std::path::{Path, PathBuf};
 use pyro_protocol::code::chain;
 use pyro_protocol::supervise::{Failure, FailureCause, MachineOrder, Role};
 use pyro_vm::disk::{BlankDisk, DiskError, Files, Journal, Mke2fs, clone_sparse};
-use pyro_vm::snapshot::DISK_FILE;
 
 use super::fault::{unwritable, with_hint};
+use super::upper::open_unused;
+use super::work::Work;
 use crate::diagnosis::failure;
 use crate::journal::make_private_dir;
 
 /// Changes whenever a blank disk of the same size is made differently.
 const BLANK_FORM: u32 = 2;
 
-/// Where the disk for what the guest writes lies in a machine's directory.
-pub(super) fn upper(directory: &Path) -> PathBuf {
-    directory.join(DISK_FILE)
-}
-
 /// What tells the blank disk of `mib` MiB from others.
 pub(super) fn blank_form(mib: u32) -> String {
     format!("upper-{mib}m-{BLANK_FORM}")
 }
 
-/// Makes the disk that the machine's role needs: for one that runs an environment a copy of `of`, or a blank one, at `upper`.
+/// What a disk begins as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum DiskSource {
+    /// Empty.
+    Blank,
+    /// As that of a snapshot.
+    Snapshot(PathBuf),
+    /// As another disk, which no machine may write to meanwhile.
+    Disk(PathBuf),
+    /// As it is.
+    There,
+}
+
+/// Makes the disk that the machine's role needs: for one that runs an environment at `upper`, from `source`.
 pub(super) async fn make(
     order: &MachineOrder,
-    of: Option<&Path>,
+    source: DiskSource,
     upper: &Path,
+    work: &Work,
 ) -> Result<(), Box<Failure>> {
     match &order.role {
-        Role::Environment { upper_mib, .. } => match of {
-            Some(disk) => copy(disk, upper),
-            None => copy(&blank_disk(order, *upper_mib).await?, upper),
-        },
+        Role::Environment { upper_mib, .. } => {
+            let upper = upper.to_owned();
+            let copied = match source {
+                DiskSource::Blank => {
+                    let blank = blank_disk(order, *upper_mib).await?;
+                    work.run(move || copy(&blank, &upper)).await
+                }
+                DiskSource::Snapshot(disk) => work.run(move || copy(&disk, &upper)).await,
+                DiskSource::Disk(disk) => {
+                    let held = open_unused(&disk)?;
+                    let copied = work.run(move || {
+                        let copied = copy(&disk, &upper);
+                        drop(held);
+                        copied
+                    });
+                    copied.await
+                }
+                DiskSource::There => return Ok(()),
+            };
+            copied?
+        }
         Role::Builder {
             target, target_mib, ..
-        } => make_ext4(order, target, *target_mib, "pyro-root", Files::Most).await,
+        } => {
+            let kind = empty(*target_mib, "pyro-root", Files::Most, Journal::Without);
+            make_ext4(order, target, kind).await
+        }
     }
 }
 
-fn copy(disk: &Path, to: &Path) -> Result<(), Box<Failure>> {
+/// Copies a disk that nobody writes to.
+pub(super) fn copy(disk: &Path, to: &Path) -> Result<(), Box<Failure>> {
     clone_sparse(disk, to).map_err(|error| {
         let hint = error.hint().map(str::to_owned);
         with_hint(failure(FailureCause::Disk, chain(&error)), hint)
@@ -64,18 +95,26 @@ async fn blank_disk(order: &MachineOrder, mib: u32) -> Result<PathBuf, Box<Failu
     })?;
     // Two machines may make it at once: each its own, and the last rename wins.
     let fresh = order.blank_dir.join(format!(".partial-{}", order.id));
-    make_ext4(order, &fresh, mib, "pyro-upper", Files::Usual).await?;
+    let kind = empty(mib, "pyro-upper", Files::Usual, Journal::Without);
+    make_ext4(order, &fresh, kind).await?;
     std::fs::rename(&fresh, &blank)
         .map_err(|error| unwritable("keeping the blank disk", &order.blank_dir, &error))?;
     Ok(blank)
 }
 
+fn empty(mib: u32, label: &str, files: Files, journal: Journal) -> BlankDisk<'_> {
+    BlankDisk {
+        size_bytes: u64::from(mib) * 1024 * 1024,
+        label,
+        journal,
+        files,
+    }
+}
+
 async fn make_ext4(
     order: &MachineOrder,
     path: &Path,
-    mib: u32,
-    label: &str,
-    files: Files,
+    kind: BlankDisk<'_>,
 ) -> Result<(), Box<Failure>> {
     let broken = |error: DiskError| {
         let cause = match error {
@@ -88,12 +127,5 @@ async fn make_ext4(
         )
     };
     let mke2fs = Mke2fs::locate(order.search_path.as_ref()).map_err(broken)?;
-    let size_bytes = u64::from(mib) * 1024 * 1024;
-    let kind = BlankDisk {
-        size_bytes,
-        label,
-        journal: Journal::Without,
-        files,
-    };
     mke2fs.blank_ext4(path, kind).await.map_err(broken)
 }

@@ -1,7 +1,7 @@
 //! From the errors of a start to failures with code, cause and remedy.
 
 use std::io::{self, ErrorKind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use pyro_protocol::code::{ErrorCode, chain};
 use pyro_protocol::supervise::{Failure, FailureCause};
@@ -85,4 +85,22 @@ pub(super) fn with_hint(failure: Box<Failure>, hint: Option<String>) -> Box<Fail
         }),
         None => failure,
     }
+}
+
+/// The failure with another code, and the hint that belongs to it.
+pub(super) fn with_code(failure: Box<Failure>, code: ErrorCode, hint: &str) -> Box<Failure> {
+    Box::new(Failure {
+        code,
+        hint: Some(hint.to_owned()),
+        ..*failure
+    })
+}
+
+/// The name, beside `target`, of what becomes `target` when it is whole; by it the sweep knows what the machine `id` left.
+/// `None` if nothing can be made at `target`.
+pub(super) fn partial_name(target: &Path, id: &str) -> Option<PathBuf> {
+    let name = target.file_name().and_then(|name| name.to_str())?;
+    target
+        .is_absolute()
+        .then(|| target.with_file_name(format!(".partial-{id}-{name}")))
 }

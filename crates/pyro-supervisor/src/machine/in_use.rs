@@ -7,16 +7,19 @@ use std::time::Duration;
 use pyro_link::Held;
 use pyro_protocol::code::ErrorCode;
 use pyro_protocol::supervise::{
-    ControlReply, ControlRequest, EndReason, Failure, FailureCause, Lease, MachineOrder,
+    ControlReply, ControlRequest, EndReason, Expiry, Failure, FailureCause, Lease, MachineOrder,
 };
 use pyro_vm::snapshot::Durability;
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, interval, sleep_until};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, interval};
 
+use super::lifetime::Lifetime;
 use super::standstill::{freeze, go_on, stand_still};
-use super::start::Starting;
-use super::{Ending, capture};
-use crate::agent_call;
+use super::start::{Starting, expires_at};
+use super::status::Status;
+use super::{Ending, capture, copy_disk, unix_nanos, until};
+use crate::agent_call::{self, JobUse};
+use crate::bridge::Streams;
 use crate::channel::Heard;
 use crate::diagnosis::{self, failure};
 use crate::guest_link::GuestLink;
@@ -34,12 +37,16 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long a guest that is to be paused may take to write back and freeze.
 const FREEZE_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long the agent may take to tell its jobs.
+const JOBS_DEADLINE: Duration = Duration::from_secs(15);
+
 /// A machine that is up.
 pub(super) struct InUse<'a> {
     order: &'a MachineOrder,
     starting: &'a mut Starting,
     link: GuestLink,
-    expires: Instant,
+    lifetime: Lifetime,
+    streams: watch::Receiver<Streams>,
     lease: Lease,
     paused: Option<Paused>,
 }
@@ -50,6 +57,14 @@ struct Paused {
     frozen: bool,
     /// What keeps the link to it still.
     _held: Option<Held>,
+}
+
+/// What became of a machine's time.
+enum TimeUp {
+    /// It is over.
+    Over,
+    /// The machine was used once more, then.
+    UsedAt(Instant),
 }
 
 /// What was asked of the machine.
@@ -63,13 +78,15 @@ impl<'a> InUse<'a> {
         order: &'a MachineOrder,
         starting: &'a mut Starting,
         link: GuestLink,
-        expires: Instant,
+        lifetime: Lifetime,
+        streams: watch::Receiver<Streams>,
     ) -> Self {
         Self {
             order,
             starting,
             link,
-            expires,
+            lifetime,
+            streams,
             lease: order.lease,
             paused: None,
         }
@@ -82,12 +99,18 @@ impl<'a> InUse<'a> {
     ) -> Result<Ending, Box<Failure>> {
         let mut look = interval(LOOK_EVERY);
         let mut heartbeat = self.heartbeat();
+        let mut time_up = self.time_up();
         let dead_link = loop {
             let asked = tokio::select! {
                 asked = hear(heard, self.lease) => asked,
-                () = sleep_until(self.expires) => {
-                    Asked::ToEnd(Ending { reason: EndReason::Expired, orderly: true })
-                }
+                up = &mut time_up => match up {
+                    TimeUp::Over => Asked::ToEnd(EXPIRED),
+                    TimeUp::UsedAt(when) => {
+                        self.lifetime.used_at(when);
+                        time_up = self.time_up();
+                        continue;
+                    }
+                },
                 exit = self.starting.vmm_ended() => return self.starting.guest_ended(exit),
                 reason = &mut heartbeat => break reason,
                 _ = look.tick() => {
@@ -99,9 +122,16 @@ impl<'a> InUse<'a> {
             };
             let (request, reply) = match asked {
                 Asked::ToEnd(ending) => return Ok(self.run_to_end(ending, false).await),
+                // Before anything that shows that the machine is used.
+                Asked::ToDo(ControlRequest::Status, reply) => {
+                    self.status(false).tell_if(reply);
+                    continue;
+                }
                 Asked::ToDo(request, reply) => (request, reply),
             };
-            let (lease, expires) = (self.lease, self.expires);
+            self.lifetime.used_at(Instant::now());
+            let (lease, ends_anyhow) = (self.lease, self.lifetime.ends_anyhow());
+            let status = self.status(true);
             let gone = self.starting.vmm_gone();
             let ended = tokio::select! {
                 answer = self.answer(request) => {
@@ -111,10 +141,8 @@ impl<'a> InUse<'a> {
                     }
                     None
                 }
-                ending = asked_to_end(heard, lease) => Some(ending),
-                () = sleep_until(expires) => {
-                    Some(Ending { reason: EndReason::Expired, orderly: true })
-                }
+                ending = asked_to_end(heard, lease, Some(&status)) => Some(ending),
+                () = until(ends_anyhow) => Some(EXPIRED),
                 // Without it, what was asked for waits in vain until its deadline.
                 () = gone => {
                     let exit = self.starting.vmm_ended().await;
@@ -124,7 +152,9 @@ impl<'a> InUse<'a> {
             if let Some(ending) = ended {
                 return Ok(self.run_to_end(ending, true).await);
             }
+            self.lifetime.used_at(Instant::now());
             heartbeat = self.heartbeat();
+            time_up = self.time_up();
         };
         // A link dies with its VMM: that is the better story, and it comes at once.
         if let Some(exit) = self.starting.vmm_ended_soon().await {
@@ -156,6 +186,55 @@ impl<'a> InUse<'a> {
         })
     }
 
+    /// Waits until the machine's time seems to be up, and asks the agent then whether jobs have used it meanwhile. One that is
+    /// paused is not asked: nothing runs in it.
+    fn time_up(&self) -> Pin<Box<dyn Future<Output = TimeUp>>> {
+        let (link, paused) = (self.link.clone(), self.paused.is_some());
+        let (lifetime, mut streams) = (self.lifetime, self.streams.clone());
+        Box::pin(async move {
+            loop {
+                unused(&lifetime, &mut streams).await;
+                match lifetime.expiry() {
+                    Expiry::Idle { .. } if !paused => {}
+                    Expiry::Idle { .. } | Expiry::Age { .. } | Expiry::Never => {
+                        return TimeUp::Over;
+                    }
+                }
+                let used = match agent_call::job_use(&link, unix_nanos() / 1_000_000, JOBS_DEADLINE)
+                    .await
+                {
+                    Ok(used) => used,
+                    // Whether it lives is the heartbeat's question.
+                    Err(_) => JobUse::Running,
+                };
+                let when = match used {
+                    JobUse::None => None,
+                    JobUse::Running => Some(Instant::now()),
+                    JobUse::EndedBefore(ago) => Instant::now().checked_sub(ago),
+                };
+                let mut known = lifetime;
+                when.inspect(|when| known.used_at(*when));
+                let now = Instant::now();
+                match (known.ends(*streams.borrow()), when) {
+                    (Some(ends), _) if ends <= now => return TimeUp::Over,
+                    (_, Some(when)) => return TimeUp::UsedAt(when),
+                    // A stream was opened meanwhile.
+                    (_, None) => {}
+                }
+            }
+        })
+    }
+
+    fn status(&self, busy: bool) -> Status {
+        Status {
+            paused: self.paused.is_some(),
+            busy,
+            lifetime: self.lifetime,
+            streams: self.streams.clone(),
+            vmm_pid: self.starting.journal.vmm.map_or(0, |vmm| vmm.pid),
+        }
+    }
+
     /// Only a guest that runs can end in order. One that stands still, or was being captured, is let go on.
     async fn run_to_end(&mut self, ending: Ending, interrupted: bool) -> Ending {
         if ending.orderly
@@ -181,7 +260,17 @@ impl<'a> InUse<'a> {
             ControlRequest::Snapshot { directory, passing } => {
                 self.snapshot(&directory, passing).await
             }
+            ControlRequest::CopyDisk { to } => {
+                let paused = self.paused.as_ref().map(|paused| paused.frozen);
+                copy_disk::copy(self.order, self.starting, &to, paused)
+                    .await
+                    .map(ControlReply::Snapshot)
+            }
+            ControlRequest::SetExpiry { expiry } => {
+                self.set_expiry(expiry).map(|()| ControlReply::ExpirySet)
+            }
             ControlRequest::Stop { .. } => unreachable!("a stop is heard as one"),
+            ControlRequest::Status => unreachable!("it is told at once"),
         };
         match done {
             Ok(reply) => reply,
@@ -198,6 +287,18 @@ impl<'a> InUse<'a> {
             Some(exit) => self.starting.guest_ended(exit).err().unwrap_or(failure),
             None => failure,
         }
+    }
+
+    fn set_expiry(&mut self, expiry: Expiry) -> Result<(), Box<Failure>> {
+        let journal = &mut self.starting.journal;
+        let before = journal.expires_at;
+        journal.expires_at = expires_at(journal.created_at, expiry);
+        if let Err(failure) = self.starting.write_journal() {
+            self.starting.journal.expires_at = before;
+            return Err(failure);
+        }
+        self.lifetime.set(expiry, Instant::now());
+        Ok(())
     }
 
     async fn pause(&mut self) -> Result<(), Box<Failure>> {
@@ -243,6 +344,28 @@ impl<'a> InUse<'a> {
     }
 }
 
+/// The end of a machine whose time is up.
+const EXPIRED: Ending = Ending {
+    reason: EndReason::Expired,
+    orderly: true,
+};
+
+/// Waits until the machine's time is up as far as its streams tell.
+async fn unused(lifetime: &Lifetime, streams: &mut watch::Receiver<Streams>) {
+    loop {
+        let ends = lifetime.ends(*streams.borrow_and_update());
+        tokio::select! {
+            () = until(ends) => return,
+            changed = streams.changed() => {
+                // Its sender is there as long as the socket is served.
+                if changed.is_err() {
+                    return until(ends).await;
+                }
+            }
+        }
+    }
+}
+
 /// Waits for what is asked for.
 async fn hear(heard: &mut mpsc::Receiver<Heard>, lease: Lease) -> Asked {
     loop {
@@ -267,12 +390,17 @@ async fn hear(heard: &mut mpsc::Receiver<Heard>, lease: Lease) -> Asked {
     }
 }
 
-/// Waits for a request to end a machine that can do nothing else at the moment.
-pub(super) async fn asked_to_end(heard: &mut mpsc::Receiver<Heard>, lease: Lease) -> Ending {
+/// Waits for a request to end a machine that can do nothing else at the moment but tell how it is.
+pub(super) async fn asked_to_end(
+    heard: &mut mpsc::Receiver<Heard>,
+    lease: Lease,
+    status: Option<&Status>,
+) -> Ending {
     loop {
-        match hear(heard, lease).await {
-            Asked::ToEnd(ending) => return ending,
-            Asked::ToDo(_, reply) => {
+        match (hear(heard, lease).await, status) {
+            (Asked::ToEnd(ending), _) => return ending,
+            (Asked::ToDo(ControlRequest::Status, reply), Some(status)) => status.tell_if(reply),
+            (Asked::ToDo(_, reply), _) => {
                 let busy = failure(
                     FailureCause::Host,
                     "the machine is busy with another request",

@@ -6,22 +6,27 @@
 //! ```
 //!
 //! One task owns all of it. Whatever ends the machine, the same steps follow: kill and reap
-//! the VMM, keep the logs of a failure, remove everything else, tell who listens.
+//! the VMM, hand over the disk that is kept, keep the logs of a failure, remove everything else, write down the end, tell who
+//! listens.
 
 mod boot;
 mod capture;
+mod copy_disk;
 mod disks;
 mod end;
 mod engine;
 mod fault;
 mod in_use;
+mod lifetime;
 mod origin;
 mod phase;
 mod session;
 mod spec;
 mod standstill;
 mod start;
+mod status;
 mod template;
+mod upper;
 mod vmm;
 mod work;
 
@@ -31,17 +36,18 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use pyro_protocol::supervise::{EndReason, Event, Expiry, Failure, FailureCause, MachineOrder};
+use pyro_protocol::supervise::{EndReason, Event, Failure, FailureCause, MachineOrder};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::agent_call;
-use crate::bridge;
+use crate::bridge::{self, Streams};
 use crate::channel::{EventSender, Heard, Owner, serve_control};
 use crate::diagnosis;
 use crate::guest_link::GuestLink;
 use in_use::InUse;
+use lifetime::Lifetime;
 use start::Starting;
 
 /// How long a client may take to send its order.
@@ -49,9 +55,6 @@ const ORDER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long an orderly power-off may take before the VMM is killed.
 const POWER_OFF_DEADLINE: Duration = Duration::from_secs(20);
-
-/// Longer than any machine lives; no clock can be asked for a later time.
-const FOREVER: Duration = Duration::from_hours(24 * 365 * 10);
 
 /// Runs a supervisor whose standard input is the owner channel. Returns when the machine is
 /// gone.
@@ -99,7 +102,7 @@ async fn supervise() -> std::io::Result<()> {
         }
     };
     let life = Life {
-        expires: begun + time_to_live(order.expiry),
+        lifetime: Lifetime::new(order.expiry, begun),
         order,
         begun,
         events,
@@ -120,7 +123,7 @@ struct Ending {
 struct Life {
     order: MachineOrder,
     begun: Instant,
-    expires: Instant,
+    lifetime: Lifetime,
     events: EventSender,
     heard: mpsc::Receiver<Heard>,
     requests: mpsc::Sender<Heard>,
@@ -131,6 +134,7 @@ impl Life {
         let mut starting = match Starting::begin(&self.order) {
             Ok(starting) => starting,
             Err(failure) => {
+                end::write_down(&self.order, EndReason::Failed, false, Some(&failure));
                 self.events.send(&Event::Failed(*failure)).await;
                 self.events
                     .send(&Event::Ended {
@@ -146,10 +150,15 @@ impl Life {
             Ok(reason) => *reason,
             Err(_) => EndReason::Failed,
         };
-        let kept = end::clean_up(starting, &self.order, outcome.is_err()).await;
-        if let Err(mut failure) = outcome {
-            failure.log_dir = kept;
-            self.events.send(&Event::Failed(*failure)).await;
+        let orderly = starting.left_in_order();
+        let cleaned = end::clean_up(starting, &self.order, outcome.is_err(), orderly).await;
+        let failure = outcome.err().map(|failure| Failure {
+            log_dir: cleaned.log_dir,
+            ..*failure
+        });
+        end::write_down(&self.order, reason, cleaned.orderly, failure.as_ref());
+        if let Some(failure) = failure {
+            self.events.send(&Event::Failed(failure)).await;
         }
         let event = Event::Ended { reason };
         self.events.send(&event).await;
@@ -169,27 +178,30 @@ impl Life {
                 let phase = name.into();
                 self.events.send(&Event::Phase { phase }).await;
             }
-            let expires = self.expires;
+            let ends_anyhow = self.lifetime.ends_anyhow();
             let ending = tokio::select! {
                 done = phase.run(&self.order, starting) => {
                     done?;
                     continue;
                 }
-                ending = in_use::asked_to_end(&mut self.heard, self.order.lease) => ending,
-                () = sleep_until(expires) => Ending { reason: EndReason::Expired, orderly: false },
+                ending = in_use::asked_to_end(&mut self.heard, self.order.lease, None) => ending,
+                () = until(ends_anyhow) => Ending { reason: EndReason::Expired, orderly: false },
             };
             // Nothing runs in it yet that an orderly end could save.
             return Ok(ending.reason);
         }
         let up = starting.up(self.begun)?;
-        tokio::spawn(bridge::serve(up.agent_listener, up.link.clone()));
+        self.lifetime.used_at(Instant::now());
+        let (opened, streams) = watch::channel(Streams::default());
+        tokio::spawn(bridge::serve(up.agent_listener, up.link.clone(), opened));
         tokio::spawn(serve_control(
             up.control_listener,
             self.requests.clone(),
             ended,
         ));
         self.events.send(&Event::Ready(up.ready)).await;
-        let in_use = InUse::new(&self.order, starting, up.link.clone(), self.expires);
+        let link = up.link.clone();
+        let in_use = InUse::new(&self.order, starting, link, self.lifetime, streams);
         let ending = in_use.watch(&mut self.heard).await?;
         if ending.orderly {
             power_off(starting, &up.link).await;
@@ -198,11 +210,11 @@ impl Life {
     }
 }
 
-/// The time after which the machine ends if nobody uses it.
-fn time_to_live(expiry: Expiry) -> Duration {
-    match expiry {
-        Expiry::Age { ttl_ms } | Expiry::Idle { ttl_ms } => Duration::from_millis(ttl_ms),
-        Expiry::Never => FOREVER,
+/// Waits until `at`; for ever if there is no such time.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,6 +1,4 @@
-//! What a machine begins with: its kernel, a template, or a snapshot.
-
-use std::path::{Path, PathBuf};
+//! What a machine begins with: its kernel, a disk that was written to, a template, or a snapshot.
 
 use pyro_protocol::code::{ErrorCode, chain};
 use pyro_protocol::supervise::{Failure, FailureCause, MachineOrder, Role, Start, StartKind};
@@ -9,6 +7,7 @@ use pyro_vm::snapshot::{DISK_FILE, Facts, Origin as FileOrigin, Snapshot, Snapsh
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
+use super::disks::DiskSource;
 use super::fault::with_hint;
 use super::session::Told;
 use super::start::Starting;
@@ -32,8 +31,8 @@ pub(super) enum Origin {
         told: Told,
         kind: StartKind,
     },
-    /// Its kernel, and the disk of a snapshot.
-    DiskOf(PathBuf),
+    /// Its kernel, and a disk that other machines wrote to.
+    Booted { disk: DiskSource, kind: StartKind },
 }
 
 /// What a snapshot's maker attaches to it.
@@ -59,7 +58,7 @@ impl Origin {
     pub(super) fn snapshot(&self) -> Option<(&Snapshot, Told)> {
         match self {
             Self::Paused { snapshot, told, .. } => Some((snapshot, told.clone())),
-            Self::Blank | Self::Wanted { .. } | Self::DiskOf(_) => None,
+            Self::Blank | Self::Wanted { .. } | Self::Booted { .. } => None,
         }
     }
 
@@ -75,12 +74,12 @@ impl Origin {
         }
     }
 
-    /// The disk to copy, if it is not a blank one.
-    pub(super) fn disk(&self) -> Option<&Path> {
+    /// What its disk begins as.
+    pub(super) fn disk(&self) -> DiskSource {
         match self {
-            Self::Paused { snapshot, .. } => Some(snapshot.disk()),
-            Self::DiskOf(disk) => Some(disk),
-            Self::Blank | Self::Wanted { .. } => None,
+            Self::Paused { snapshot, .. } => DiskSource::Snapshot(snapshot.disk().to_owned()),
+            Self::Booted { disk, .. } => disk.clone(),
+            Self::Blank | Self::Wanted { .. } => DiskSource::Blank,
         }
     }
 
@@ -88,7 +87,7 @@ impl Origin {
     pub(super) fn release(&mut self) {
         match self {
             Self::Paused { snapshot, .. } => snapshot.release(),
-            Self::Blank | Self::Wanted { .. } | Self::DiskOf(_) => {}
+            Self::Blank | Self::Wanted { .. } | Self::Booted { .. } => {}
         }
     }
 
@@ -96,7 +95,7 @@ impl Origin {
     pub(super) fn freed_memory(&self, order: &MachineOrder) -> FreedMemory {
         match self {
             Self::Paused { snapshot, .. } => snapshot.facts().freed_memory(),
-            Self::Blank | Self::Wanted { .. } | Self::DiskOf(_) => spec::freed_memory(order),
+            Self::Blank | Self::Wanted { .. } | Self::Booted { .. } => spec::freed_memory(order),
         }
     }
 
@@ -104,7 +103,7 @@ impl Origin {
         match self {
             Self::Blank | Self::Wanted { .. } => StartKind::Cold,
             Self::Paused { kind, .. } => *kind,
-            Self::DiskOf(_) => StartKind::BootedFromSnapshot,
+            Self::Booted { kind, .. } => *kind,
         }
     }
 }
@@ -116,6 +115,14 @@ pub(super) async fn find(
 ) -> Result<(), Box<Failure>> {
     starting.origin = match &order.start {
         Start::Cold => Origin::Blank,
+        Start::KeptDisk => Origin::Booted {
+            disk: DiskSource::There,
+            kind: StartKind::BootedFromDisk,
+        },
+        Start::CopyOfDisk { disk } => Origin::Booted {
+            disk: DiskSource::Disk(disk.clone()),
+            kind: StartKind::BootedFromDisk,
+        },
         Start::Warm {
             templates_dir,
             max_bytes,
@@ -163,7 +170,10 @@ pub(super) async fn find(
                 // What others could write to is not even booted from.
                 Err(error @ SnapshotError::Mismatch { .. }) if *or_boot => {
                     bootable(&snapshot, &facts, &error)?;
-                    Origin::DiskOf(directory.join(DISK_FILE))
+                    Origin::Booted {
+                        disk: DiskSource::Snapshot(directory.join(DISK_FILE)),
+                        kind: StartKind::BootedFromSnapshot,
+                    }
                 }
                 Err(error) => return Err(refused(&error)),
             }
@@ -219,7 +229,7 @@ pub(super) fn facts(
     else {
         return Ok(None);
     };
-    let spec = spec::machine(order, &starting.id, &starting.upper(), freed_memory)
+    let spec = spec::machine(order, &starting.id, starting.upper.path(), freed_memory)
         .map_err(|error| failure(FailureCause::Host, chain(&error)))?;
     let origin = FileOrigin {
         root: root_digest.clone(),

@@ -5,10 +5,11 @@
 use pyro_protocol::supervise::{Failure, MachineOrder, Start};
 use tokio::task::spawn_blocking;
 
+use super::disks::DiskSource;
 use super::fault::unwritable;
 use super::origin::Origin;
 use super::start::Starting;
-use super::{disks, engine, origin, template};
+use super::{engine, origin, template};
 use crate::templates::Templates;
 
 /// The phases of a start, in order.
@@ -64,7 +65,7 @@ impl Phase {
             }
             Self::Origin => origin::find(order, starting).await,
             Self::Template => template::make_if_wanted(order, starting).await,
-            Self::Disk => disks::make(order, starting.origin.disk(), &starting.upper()).await,
+            Self::Disk => starting.make_disk(order, starting.origin.disk()).await,
             Self::Begin => begin(order, starting).await,
         }
     }
@@ -90,9 +91,9 @@ async fn begin(order: &MachineOrder, starting: &mut Starting) -> Result<(), Box<
         // One that stays is tried once more.
         let _ = spawn_blocking(move || templates.remove(&key)).await;
     }
-    let upper = starting.upper();
-    std::fs::remove_file(&upper)
-        .map_err(|error| unwritable("removing the disk of a template", &upper, &error))?;
-    disks::make(order, None, &upper).await?;
+    let upper = starting.upper.path();
+    std::fs::remove_file(upper)
+        .map_err(|error| unwritable("removing the disk of a template", upper, &error))?;
+    starting.make_disk(order, DiskSource::Blank).await?;
     starting.begin_to_run(order).await
 }

@@ -68,7 +68,7 @@ pub(super) fn machine(
 /// What becomes of memory that the guest frees, in a machine that is not gone on with from a snapshot of another kind.
 pub(super) fn freed_memory(order: &MachineOrder) -> FreedMemory {
     match order.start {
-        Start::Cold => FreedMemory::Returned,
+        Start::Cold | Start::KeptDisk | Start::CopyOfDisk { .. } => FreedMemory::Returned,
         Start::Warm { .. } | Start::Snapshot { .. } => FreedMemory::Kept,
     }
 }

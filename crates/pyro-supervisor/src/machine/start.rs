@@ -4,13 +4,12 @@
 //! point leaves the cleaning up with everything it needs.
 
 use std::fs::File;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pyro_protocol::supervise::{
-    AGENT_SOCKET, CONTROL_SOCKET, EndReason, Failure, FailureCause, Journal, MachineOrder, Ready,
-    Role,
+    AGENT_SOCKET, CONTROL_SOCKET, EndReason, Expiry, Failure, FailureCause, Journal, MachineOrder,
+    Ready, Role,
 };
 use pyro_vm::snapshot::Snapshot;
 use pyro_vm::{CgroupPath, Engine, MachineId, MachineUid, TscMeter};
@@ -18,9 +17,11 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::net::UnixListener;
 use tokio::time::{Instant, timeout};
 
+use super::disks::DiskSource;
 use super::fault::{unwritable, with_hint};
 use super::origin::Origin;
 use super::session::Guest;
+use super::upper::Upper;
 use super::vmm::Vmm;
 use super::work::Work;
 use super::{Ending, disks, engine, unix_nanos};
@@ -47,6 +48,7 @@ pub(super) struct Up {
 pub(super) struct Remains {
     pub(super) directory: MachineDir,
     pub(super) runtime_dir: PathBuf,
+    pub(super) upper: Upper,
     /// Whether nothing is left elsewhere that only the journal knows of.
     pub(super) cleared: bool,
 }
@@ -56,6 +58,7 @@ pub(super) struct Starting {
     pub(super) id: MachineId,
     pub(super) directory: MachineDir,
     runtime_dir: PathBuf,
+    pub(super) upper: Upper,
     pub(super) journal: Journal,
     pub(super) cgroup: Option<CgroupPath>,
     /// Begun early, so that nobody waits for it.
@@ -80,6 +83,7 @@ impl Starting {
         let id = MachineId::new(order.id.as_str())
             .map_err(|error| failure(FailureCause::Host, error.to_string()))?;
         let environment = hold_environment(&order.role)?;
+        let upper = Upper::ordered(order)?;
         let uid = UidSlot::take_if_root(spread(&order.id)).map_err(|error| {
             failure(
                 FailureCause::Host,
@@ -105,9 +109,9 @@ impl Starting {
             uid_slot: uid.as_ref().map(|slot| u32::from(slot.slot())),
             cgroup: cgroup.as_ref().map(|place| place.as_path().to_owned()),
             vmm: None,
-            unfinished: Vec::new(),
+            unfinished: upper.unfinished().map(Path::to_owned).into_iter().collect(),
             created_at: now,
-            expires_at: now.saturating_add(super::time_to_live(order.expiry).as_secs()),
+            expires_at: expires_at(now, order.expiry),
         };
         let journaled = directory
             .write(&journal)
@@ -125,6 +129,7 @@ impl Starting {
             id,
             directory,
             runtime_dir,
+            upper,
             journal,
             cgroup,
             tsc: TscMeter::begin(),
@@ -140,8 +145,12 @@ impl Starting {
         })
     }
 
-    /// Makes a machine that has begun reachable.
+    /// Makes a machine that has begun reachable, and gives the disk that it keeps its name.
     pub(super) fn up(&mut self, begun: Instant) -> Result<Up, Box<Failure>> {
+        if let Some(partial) = self.upper.unfinished().map(Path::to_owned) {
+            self.upper.keep()?;
+            self.end_unfinished(&partial);
+        }
         let guest = self.guest.as_ref().expect("the last phase brings it up");
         let vmm = self.vmm.as_ref().expect("the last phase starts it");
         let agent_socket = self.runtime_dir.join(AGENT_SOCKET);
@@ -177,9 +186,13 @@ impl Starting {
         self.uid.as_ref().map(UidSlot::uid)
     }
 
-    /// Where the disk is that the guest writes to.
-    pub(super) fn upper(&self) -> PathBuf {
-        disks::upper(self.directory.path())
+    /// Makes the disk that the guest writes to.
+    pub(super) async fn make_disk(
+        &self,
+        order: &MachineOrder,
+        source: DiskSource,
+    ) -> Result<(), Box<Failure>> {
+        disks::make(order, source, self.upper.path(), &self.work).await
     }
 
     /// Writes the journal as it is now.
@@ -193,27 +206,28 @@ impl Starting {
         })
     }
 
+    /// Writes down that something is being made at `path`.
+    pub(super) fn note_unfinished(&mut self, path: &Path) -> Result<(), Box<Failure>> {
+        self.journal.unfinished.push(path.to_owned());
+        self.write_journal()
+    }
+
     /// Writes down that something is being made in `directory`, and makes it.
     pub(super) fn begin_unfinished(&mut self, directory: &Path) -> Result<(), Box<Failure>> {
-        self.journal.unfinished.push(directory.to_owned());
-        self.write_journal()?;
+        self.note_unfinished(directory)?;
         make_private_dir(directory).map_err(|error| {
             self.end_unfinished(directory);
             unwritable("making a directory", directory, &error)
         })
     }
 
-    /// Removes what is not finished in `directory`, or forgets it where it was renamed.
-    pub(super) fn end_unfinished(&mut self, directory: &Path) {
+    /// Removes what is not finished at `path`, or forgets it where it was renamed.
+    pub(super) fn end_unfinished(&mut self, path: &Path) {
         // What stays is found by the sweep: the journal still has it then.
-        match std::fs::remove_dir_all(directory) {
-            Ok(()) => {}
-            // What cannot be a directory's path has none.
-            Err(error)
-                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
-            Err(_) => return,
+        if journal::remove(path).is_err() {
+            return;
         }
-        self.journal.unfinished.retain(|path| path != directory);
+        self.journal.unfinished.retain(|one| one != path);
         let _ = self.write_journal();
     }
 
@@ -249,7 +263,7 @@ impl Starting {
     /// What the end of the VMM of a ready machine means.
     pub(super) fn guest_ended(&mut self, exit: String) -> Result<Ending, Box<Failure>> {
         let console = self.console_lines();
-        if read_console(&console) == ConsoleVerdict::PoweredOff {
+        if let ConsoleVerdict::PoweredOff { .. } = read_console(&console) {
             return Ok(Ending {
                 reason: EndReason::PoweredOff,
                 orderly: false,
@@ -260,6 +274,12 @@ impl Starting {
             "the VMM ended while the machine was in use",
         );
         Err(guest_failure(&console, Some(exit), fallback))
+    }
+
+    /// Whether the guest powered itself off, with everything written back to its disk.
+    pub(super) fn left_in_order(&self) -> bool {
+        let verdict = read_console(&self.console_lines());
+        verdict == ConsoleVerdict::PoweredOff { written_back: true }
     }
 
     pub(super) fn console_lines(&self) -> Vec<String> {
@@ -275,15 +295,17 @@ impl Starting {
         let cgroup = self.cgroup.take();
         let no_cgroup = cgroup.is_none_or(|cgroup| cgroup.remove().is_ok());
         // While something is made there, nothing is removed.
-        if timeout(WORK_DEADLINE, self.work.done()).await.is_ok() {
+        let idle = timeout(WORK_DEADLINE, self.work.done()).await.is_ok();
+        if idle {
             for unfinished in self.journal.unfinished.clone() {
                 self.end_unfinished(&unfinished);
             }
         }
         Remains {
-            cleared: no_cgroup && self.journal.unfinished.is_empty(),
+            cleared: idle && no_cgroup && self.journal.unfinished.is_empty(),
             directory: self.directory,
             runtime_dir: self.runtime_dir,
+            upper: self.upper,
         }
     }
 
@@ -301,6 +323,14 @@ impl Starting {
             // The machine's next VMM makes it anew. What stays is removed in the end.
             let _ = cgroup.remove();
         }
+    }
+}
+
+/// The second at which a machine ends that was ordered in that of `created_at`, if that depends on nothing else.
+pub(super) fn expires_at(created_at: u64, expiry: Expiry) -> Option<u64> {
+    match expiry {
+        Expiry::Age { ttl_ms } => Some(created_at.saturating_add(ttl_ms / 1000)),
+        Expiry::Idle { .. } | Expiry::Never => None,
     }
 }
 
@@ -344,11 +374,11 @@ fn spread(id: &str) -> u16 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use pyro_protocol::supervise::{EngineChoice, LOCK_FILE, Lease, Role, Start};
 
-    fn order(home: &Path) -> MachineOrder {
+    pub(in crate::machine) fn order(home: &Path) -> MachineOrder {
         std::fs::write(home.join("use.lock"), "").unwrap();
         MachineOrder {
             id: "0123456789ab".into(),

@@ -9,6 +9,7 @@ use pyro_vm::{Begin, FreedMemory};
 use tokio::task::spawn_blocking;
 
 use super::boot::Awaited;
+use super::disks::DiskSource;
 use super::fault::{is_full, no_room};
 use super::origin::{Note, Origin, paused, refused};
 use super::standstill::stand_still;
@@ -35,7 +36,7 @@ pub(super) async fn make_if_wanted(
             facts,
             environment,
         } => (templates.clone(), facts.clone(), environment.clone()),
-        Origin::Blank | Origin::Paused { .. } | Origin::DiskOf(_) => return Ok(()),
+        Origin::Blank | Origin::Paused { .. } | Origin::Booted { .. } => return Ok(()),
     };
     let key = facts.key();
     // Whoever comes second waits for the first and finds what it made.
@@ -113,7 +114,7 @@ async fn make(
     environment: String,
 ) -> Result<Snapshot, NotMade> {
     let upper = staging.join(DISK_FILE);
-    disks::make(order, None, &upper)
+    disks::make(order, DiskSource::Blank, &upper, &starting.work)
         .await
         .map_err(NotMade::Unkept)?;
     let spec = spec::machine(order, &starting.id, &upper, FreedMemory::Kept)

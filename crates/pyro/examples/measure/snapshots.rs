@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use pyro::{ForkOptions, Machine, MachineOptions, Program, Pyro, StartKind};
+use pyro::{Expiry, ForkOptions, Machine, MachineOptions, Program, Pyro, StartKind};
 
 use super::{ENVIRONMENT, exec, row, said};
 
@@ -261,7 +261,7 @@ fn options(mem_mib: u32, cold: bool) -> MachineOptions {
     MachineOptions {
         mem_mib,
         cold,
-        ttl: TTL,
+        expiry: Expiry::at_age(TTL),
         ..MachineOptions::default()
     }
 }

@@ -9,7 +9,7 @@ use pyro_image::{Kernel, Progress, ProgressSink, Staging};
 use pyro_protocol::code::ErrorCode;
 use pyro_protocol::frame::Kind;
 use pyro_protocol::request::{BuildProgress, BuildRoot, LayerDisk};
-use pyro_protocol::supervise::{Lease, Role, Start};
+use pyro_protocol::supervise::{Expiry, Lease, Role, Start};
 use serde_json::Value;
 
 use super::layers::LayersFile;
@@ -91,7 +91,7 @@ impl Pyro {
         let options = MachineOptions {
             vcpu_count: u8::try_from(vcpus.min(BUILDER_VCPUS)).unwrap_or(1),
             mem_mib: BUILDER_MEM_MIB,
-            ttl: BUILDER_TTL,
+            expiry: Expiry::at_age(BUILDER_TTL),
             lease: Lease::Owner,
             ..MachineOptions::default()
         };

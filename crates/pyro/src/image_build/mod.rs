@@ -37,6 +37,7 @@ use std::time::{Duration, Instant};
 use pyro_image::catalog::IMAGE_BUILDER;
 use pyro_image::oci::{Client, PullOptions};
 use pyro_image::{BlobStore, ImageReference, OciError, PulledImage, Sha256Digest};
+use pyro_protocol::supervise::Expiry;
 
 pub use dockerfile::DockerfileError;
 pub use error::ImageBuildError;
@@ -105,7 +106,7 @@ impl BuildOptions {
             vcpu_count: self.vcpu_count,
             mem_mib: self.mem_mib,
             network: self.network,
-            ttl: self.timeout.saturating_add(AROUND_THE_BUILD),
+            expiry: Expiry::at_age(self.timeout.saturating_add(AROUND_THE_BUILD)),
             ..MachineOptions::default()
         }
     }

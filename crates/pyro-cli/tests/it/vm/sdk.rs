@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use pyro::{
-    EndReason, ExecOptions, ExecOutput, Home, Lease, Machine, MachineOptions, Program, Pyro,
-    Settings,
+    EndReason, ExecOptions, ExecOutput, Expiry, Home, Lease, Machine, MachineOptions, Program,
+    Pyro, Settings,
 };
 use pyro_testing::{World, traces};
 
@@ -138,7 +138,7 @@ async fn a_detached_machine_outlives_its_owner_and_ends_in_order() {
     let world = world();
     let options = MachineOptions {
         lease: Lease::Detached,
-        ttl: Duration::from_mins(5),
+        expiry: Expiry::at_age(Duration::from_mins(5)),
         ..MachineOptions::default()
     };
     let machine = started(&world, &options).await;

@@ -18,6 +18,7 @@ use pyro_protocol::supervise::Failure;
 use serde_json::{Value, json};
 
 use crate::image_build::ImageBuildError;
+use crate::workspace::WorkspaceError;
 use codes::{
     artifact_code, directory_code, io_code, kernel_code, layer_code, oci_code, publish_code,
     recipe_code, runtime_code, store_code,
@@ -125,6 +126,9 @@ pub enum Error {
         /// What was seen.
         reason: String,
     },
+    /// A workspace cannot be used as asked for.
+    #[error(transparent)]
+    Workspace(Box<WorkspaceError>),
     /// A Dockerfile could not be built.
     #[error(transparent)]
     ImageBuild(#[from] ImageBuildError),
@@ -156,6 +160,12 @@ impl From<RuntimeError> for Error {
     }
 }
 
+impl From<WorkspaceError> for Error {
+    fn from(error: WorkspaceError) -> Self {
+        Self::Workspace(Box::new(error))
+    }
+}
+
 impl Error {
     /// Stable class of the failure.
     pub fn code(&self) -> ErrorCode {
@@ -181,6 +191,7 @@ impl Error {
             Self::Guest(reply) => reply.code,
             Self::Unreachable { .. } => ErrorCode::GuestUnreachable,
             Self::Supervisor { .. } => ErrorCode::Internal,
+            Self::Workspace(error) => error.code(),
             Self::ImageBuild(error) => error.code(),
             Self::Io { source, .. } | Self::Stream { source, .. } => io_code(source),
         }
@@ -221,6 +232,7 @@ impl Error {
             Self::Supervisor { .. } => Some(
                 "run it again; if it happens twice, report it with `pyro doctor --json`".into(),
             ),
+            Self::Workspace(error) => error.hint(),
             Self::ImageBuild(error) => error.hint(),
             Self::Stream { .. } => None,
             Self::Io { path, source, .. } => io_hint(path, source),

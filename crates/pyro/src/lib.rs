@@ -20,6 +20,7 @@
 //! ```
 
 mod absolute;
+mod agent_socket;
 mod boot_files;
 pub mod doctor;
 mod engine;
@@ -37,6 +38,8 @@ pub mod snapshot;
 mod supervisor;
 pub mod template;
 pub mod transfer;
+mod trees;
+pub mod workspace;
 
 pub use environment::{
     BaseImage, BuiltEnvironment, EnvironmentOptions, PublishOptions, PublishedEnvironment,
@@ -72,16 +75,21 @@ pub use snapshot::{ForkMode, ForkOptions, Forked};
 
 pub use template::{TemplatePruneOptions, TemplatePruneResult};
 
-/// The SDK's entrance. Cheap to make and to clone: it holds settings, no resources.
+/// The SDK's entrance. Cheap to make and to clone: it holds settings, and the database of workspaces
+/// once it was needed.
 #[derive(Clone, Debug)]
 pub struct Pyro {
     settings: Settings,
+    database: workspace::Database,
 }
 
 impl Pyro {
     /// Works with `settings`. Touches nothing yet.
     pub fn new(settings: Settings) -> Self {
-        Self { settings }
+        Self {
+            settings,
+            database: workspace::Database::default(),
+        }
     }
 
     /// The settings.

@@ -7,12 +7,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pyro_protocol::AGENT_PORT;
 use pyro_protocol::supervise::{
     ControlRequest, EndReason, Event, Expiry, Failure, Lease, MAX_LINE, MachineOrder, Ready, Role,
     Start,
 };
-use pyro_protocol::vsock::{connect_line, is_ok};
 use rustix::fs::{FlockOperation, flock};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -23,6 +21,7 @@ use tokio::time::timeout;
 
 use crate::Pyro;
 use crate::absolute::absolute;
+use crate::agent_socket;
 use crate::boot_files::BootFiles;
 use crate::environment::{EnvironmentOptions, ReadyEnvironment, defaults};
 use crate::error::Error;
@@ -43,9 +42,6 @@ const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Longest time for a supervisor to tell why a stream broke. Above its own heartbeat.
 const REASON_DEADLINE: Duration = Duration::from_secs(20);
-
-/// Longest time to reach the agent through its socket.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How a machine is made, apart from what it runs.
 #[derive(Clone, Debug)]
@@ -225,6 +221,17 @@ impl Machine {
         start: Start,
         options: &MachineOptions,
     ) -> Result<Self, Error> {
+        Self::begin_as(new_id(), pyro, environment, start, options)
+    }
+
+    /// As [`Machine::begin`], under an id that somebody has written down before.
+    pub(crate) fn begin_as(
+        id: String,
+        pyro: &Pyro,
+        environment: &ReadyEnvironment,
+        start: Start,
+        options: &MachineOptions,
+    ) -> Result<Self, Error> {
         let role = Role::Environment {
             root_image: environment.rootfs.clone(),
             root_digest: environment.root_digest.to_string(),
@@ -232,12 +239,24 @@ impl Machine {
             upper_mib: UPPER_MIB,
             use_lock: environment.hold.path().to_owned(),
         };
-        let mut machine = Self::order(pyro, role, start, environment.boot.clone(), options)?;
+        let boot = environment.boot.clone();
+        let mut machine = Self::order_as(id, pyro, role, start, boot, options)?;
         machine.runs = Some((environment.clone(), options.clone()));
         Ok(machine)
     }
 
     pub(crate) fn order(
+        pyro: &Pyro,
+        role: Role,
+        start: Start,
+        boot: BootFiles,
+        options: &MachineOptions,
+    ) -> Result<Self, Error> {
+        Self::order_as(new_id(), pyro, role, start, boot, options)
+    }
+
+    fn order_as(
+        id: String,
         pyro: &Pyro,
         role: Role,
         start: Start,
@@ -253,7 +272,7 @@ impl Machine {
             .map(absolute)
             .transpose()?;
         let order = MachineOrder {
-            id: new_id(),
+            id,
             engine: settings.engine,
             qemu: settings.qemu.clone(),
             firecracker: settings.firecracker.clone(),
@@ -403,29 +422,7 @@ impl Machine {
                 });
             }
         };
-        let connected = timeout(CONNECT_DEADLINE, async {
-            let mut stream = UnixStream::connect(&socket).await?;
-            stream
-                .write_all(connect_line(AGENT_PORT).as_bytes())
-                .await?;
-            let mut stream = BufReader::new(stream);
-            let mut answer = Vec::new();
-            (&mut stream)
-                .take(64)
-                .read_until(b'\n', &mut answer)
-                .await?;
-            if !is_ok(&answer) {
-                return Err(std::io::ErrorKind::ConnectionRefused.into());
-            }
-            Ok(stream.into_inner())
-        });
-        let stream = connected
-            .await
-            .map_err(|_| Error::Unreachable {
-                reason: "its socket does not answer".into(),
-            })?
-            .map_err(|error: std::io::Error| Error::unreachable(&error))?;
-        Call::start(stream, request).await
+        agent_socket::call(&socket, request).await
     }
 
     /// The agent's answer to a request that it answers with one line.

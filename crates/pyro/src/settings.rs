@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pyro_image::catalog::PLATFORM;
 use pyro_image::oci::RegistrySettings;
@@ -43,6 +44,35 @@ pub struct Settings {
     /// The most that all templates together may take on the disk, in bytes; see
     /// [`MAX_TEMPLATE_BYTES`].
     pub max_template_bytes: u64,
+    /// How many workspaces there may be and what they may take.
+    pub workspace_limits: WorkspaceLimits,
+}
+
+/// How many workspaces there may be and what they may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkspaceLimits {
+    /// Workspaces in all, those that are stopped too.
+    pub workspaces: u64,
+    /// Workspaces whose machine runs or is paused.
+    pub running: u64,
+    /// Memory of those together, in MiB, as they were given it.
+    pub memory_mib: u64,
+    /// What workspaces, snapshots and seeds may take on the disk together, in bytes.
+    pub disk_bytes: u64,
+    /// How long a workspace that stopped because nobody used it is kept.
+    pub grace: Duration,
+}
+
+impl Default for WorkspaceLimits {
+    fn default() -> Self {
+        Self {
+            workspaces: 200,
+            running: 32,
+            memory_mib: 64 * 1024,
+            disk_bytes: 64 * 1024 * 1024 * 1024,
+            grace: Duration::from_hours(7 * 24),
+        }
+    }
 }
 
 /// Room for some dozens of templates of about 100 MB.
@@ -69,6 +99,7 @@ impl Settings {
             offline: false,
             max_image_bytes: MAX_IMAGE_BYTES,
             max_template_bytes: MAX_TEMPLATE_BYTES,
+            workspace_limits: WorkspaceLimits::default(),
         }
     }
 
@@ -140,6 +171,26 @@ impl Home {
     /// Logs of machines that failed.
     pub fn logs(&self) -> PathBuf {
         self.state.join("logs")
+    }
+
+    /// What is known of workspaces.
+    pub fn workspace_database(&self) -> PathBuf {
+        self.state.join("workspaces.db")
+    }
+
+    /// One directory per workspace.
+    pub fn workspaces(&self) -> PathBuf {
+        self.state.join("workspaces")
+    }
+
+    /// Snapshots of workspaces, which several of them may share.
+    pub fn snapshots(&self) -> PathBuf {
+        self.state.join("snapshots")
+    }
+
+    /// What workspaces began with, as tars named by their digest, which several of them may share.
+    pub fn seeds(&self) -> PathBuf {
+        self.state.join("seeds")
     }
 
     /// What was found out about the engines of this host.

@@ -33,7 +33,7 @@ const SNAPSHOT_DEADLINE: Duration = Duration::from_hours(2);
 pub const MAX_CHILDREN: usize = 64;
 
 /// Children that are started at a time: more only wait for each other.
-const STARTS_AT_A_TIME: usize = 4;
+pub(crate) const STARTS_AT_A_TIME: usize = 4;
 
 /// How a machine is forked.
 #[derive(Clone, Debug)]
@@ -175,7 +175,10 @@ fn answered_with(asked: &str, reply: &ControlReply) -> Error {
     }
 }
 
-async fn exchange(socket: &Path, request: &ControlRequest) -> std::io::Result<ControlReply> {
+pub(crate) async fn exchange(
+    socket: &Path,
+    request: &ControlRequest,
+) -> std::io::Result<ControlReply> {
     let mut stream = UnixStream::connect(socket).await?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');

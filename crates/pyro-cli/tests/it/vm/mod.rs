@@ -33,6 +33,7 @@ mod template;
 mod transfer;
 mod trees;
 mod vsock;
+mod workspace_life;
 
 use pyro_testing::World;
 

@@ -1,0 +1,159 @@
+//! Opening the database: its directory, its version, and what becomes of one that is damaged.
+
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pyro_protocol::code::ErrorCode;
+use rusqlite::Connection;
+
+/// Longest wait for another process that writes.
+const BUSY: Duration = Duration::from_secs(20);
+
+/// The version of the schema that this program writes.
+const SCHEMA: u32 = 1;
+
+/// What can go wrong with the database.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Its directory or file cannot be made.
+    #[error("cannot make `{}`", path.display())]
+    Make {
+        /// What.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A newer program wrote it.
+    #[error("the database of workspaces has version {found}, and this program knows {SCHEMA}")]
+    Newer {
+        /// Its version.
+        found: u32,
+    },
+    /// It cannot be read or written.
+    #[error("the database of workspaces cannot be used")]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+impl StoreError {
+    /// The stable class.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Make { source, .. } => crate::error::codes::io_code(source),
+            Self::Newer { .. } => ErrorCode::FailedPrecondition,
+            Self::Sqlite(error) => match error.sqlite_error_code() {
+                Some(rusqlite::ErrorCode::DiskFull) => ErrorCode::NoSpace,
+                Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
+                    ErrorCode::Conflict
+                }
+                Some(
+                    rusqlite::ErrorCode::PermissionDenied
+                    | rusqlite::ErrorCode::ReadOnly
+                    | rusqlite::ErrorCode::CannotOpen,
+                ) => ErrorCode::PermissionDenied,
+                _ => ErrorCode::Internal,
+            },
+        }
+    }
+
+    /// One remedy.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Newer { .. } => Some("use the newer `pyro`, or another `PYRO_STATE_DIR`".into()),
+            Self::Make { .. } | Self::Sqlite(_) => match self.code() {
+                ErrorCode::NoSpace => Some("make room on the disk of the state directory".into()),
+                ErrorCode::Conflict => Some("run it again when the other `pyro` is done".into()),
+                ErrorCode::PermissionDenied => {
+                    Some("make the state directory yours and writable".into())
+                }
+                _ => None,
+            },
+        }
+    }
+}
+
+/// Opens the database at `path`, or makes it. One that is no database any more is put aside under another name, so that
+/// work goes on; what it told of is found by its directories.
+pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
+    match try_open(path) {
+        Err(StoreError::Sqlite(error)) if is_damaged(&error) => {
+            put_aside(path)?;
+            try_open(path)
+        }
+        opened => opened,
+    }
+}
+
+fn try_open(path: &Path) -> Result<Connection, StoreError> {
+    let make = |source| StoreError::Make {
+        path: path.to_owned(),
+        source,
+    };
+    if let Some(directory) = path.parent() {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(make)?;
+    }
+    // SQLite would make it readable to all whom the umask lets.
+    std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(make)?;
+    let mut connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // What is written down before something is done must be there after a crash of the host.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    match found {
+        SCHEMA => {}
+        0 => {
+            let transaction =
+                connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            // Another process may have made it meanwhile.
+            let now: u32 =
+                transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            if now == 0 {
+                transaction.execute_batch(include_str!("schema.sql"))?;
+                transaction.pragma_update(None, "user_version", SCHEMA)?;
+            }
+            transaction.commit()?;
+        }
+        newer => return Err(StoreError::Newer { found: newer }),
+    }
+    Ok(connection)
+}
+
+fn is_damaged(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt)
+    )
+}
+
+fn put_aside(path: &Path) -> Result<(), StoreError> {
+    let at = crate::workspace::now();
+    for suffix in ["", "-wal", "-shm"] {
+        let mut from = path.as_os_str().to_owned();
+        from.push(suffix);
+        let mut to = path.as_os_str().to_owned();
+        to.push(format!(".damaged-{at:.3}{suffix}"));
+        match std::fs::rename(&from, &to) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(source) => {
+                return Err(StoreError::Make {
+                    path: to.into(),
+                    source,
+                });
+            }
+        }
+    }
+    Ok(())
+}

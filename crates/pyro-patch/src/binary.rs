@@ -264,7 +264,15 @@ mod tests {
 
     #[test]
     fn damaged_lines_are_refused() {
-        for line in [&b""[..], b"A", b"B0000", b"0000000", b"D~~~~~", b"D000 0", b"D0000000000"] {
+        for line in [
+            &b""[..],
+            b"A",
+            b"B0000",
+            b"0000000",
+            b"D~~~~~",
+            b"D000 0",
+            b"D0000000000",
+        ] {
             assert_eq!(decode_line(line, &mut Vec::new()), None);
         }
     }
@@ -273,10 +281,7 @@ mod tests {
     fn a_literal_has_the_size_that_is_told() {
         let mut delta = Delta::literal(b"content");
         assert_eq!(delta.apply(b"whatever", 7).unwrap(), b"content");
-        assert_eq!(
-            delta.apply(b"", 6),
-            Err(BinaryError::TooLarge { max: 6 })
-        );
+        assert_eq!(delta.apply(b"", 6), Err(BinaryError::TooLarge { max: 6 }));
         delta.size = 6;
         assert_eq!(delta.apply(b"", 7), Err(BinaryError::Size { size: 6 }));
         delta.size = 8;
@@ -305,7 +310,11 @@ mod tests {
             &[10, 1, 0x91, 1, 6],
             &[0xff; 12],
         ] {
-            assert_eq!(copied(broken, old, 8), Err(BinaryError::Delta), "{broken:?}");
+            assert_eq!(
+                copied(broken, old, 8),
+                Err(BinaryError::Delta),
+                "{broken:?}"
+            );
         }
     }
 }

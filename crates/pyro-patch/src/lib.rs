@@ -23,7 +23,7 @@
 pub mod apply;
 pub mod binary;
 pub mod blob;
-
+pub mod diff;
 pub mod limits;
 mod lines;
 pub mod mode;

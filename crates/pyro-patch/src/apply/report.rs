@@ -1,7 +1,7 @@
 //! What is told about hunks, above all about those that have no place.
 
-use crate::lines::trimmed;
 use crate::limits::{LIKENESS_BUDGET, SHOWN_BYTES, SHOWN_LINES};
+use crate::lines::trimmed;
 
 use super::Search;
 use super::locate::Pattern;

@@ -46,7 +46,9 @@ pub enum ParseProblem {
     #[error("a combined diff of a merge tells no single change; expected a diff of two sides")]
     Combined,
     /// The names of a header that tell no file.
-    #[error("expected names after `diff --git` that differ in their prefix alone, or `rename` or `copy` lines")]
+    #[error(
+        "expected names after `diff --git` that differ in their prefix alone, or `rename` or `copy` lines"
+    )]
     Names,
     /// A name in quotes that is not well formed.
     #[error(transparent)]
@@ -86,10 +88,14 @@ pub enum ParseProblem {
         found: String,
     },
     /// A file that becomes a symlink or the other way round, in one step.
-    #[error("expected a new mode of the same kind as the old; a file becomes a symlink by a deletion and a creation")]
+    #[error(
+        "expected a new mode of the same kind as the old; a file becomes a symlink by a deletion and a creation"
+    )]
     Kind,
     /// Lines of a header that exclude each other.
-    #[error("the header says two things that exclude each other: expected one of created, deleted, renamed and copied")]
+    #[error(
+        "the header says two things that exclude each other: expected one of created, deleted, renamed and copied"
+    )]
     Contradiction,
     /// `rename from` without `rename to`, or the like.
     #[error("expected both `{word} from` and `{word} to`")]
@@ -142,13 +148,17 @@ pub enum ParseProblem {
         what: &'static str,
     },
     /// A binary file without its content.
-    #[error("the content of the binary file is not in the patch; `git diff --binary` puts it there")]
+    #[error(
+        "the content of the binary file is not in the patch; `git diff --binary` puts it there"
+    )]
     BinaryWithoutContent,
     /// A binary content without the ids by which it is checked.
     #[error("expected an `index` line with full ids before the binary content")]
     BinaryWithoutIndex,
     /// The line before a binary content that is none.
-    #[error("expected `literal <size>` or `delta <size>` with at most {MAX_CONTENT} bytes, found `{found}`")]
+    #[error(
+        "expected `literal <size>` or `delta <size>` with at most {MAX_CONTENT} bytes, found `{found}`"
+    )]
     BinaryHeader {
         /// The line that is there.
         found: String,

@@ -112,8 +112,9 @@ impl<'a> Header<'a> {
         } else if let Some(text) = after("index ") {
             self.index = index(text);
         } else {
-            return Ok(after("similarity index ").is_some()
-                || after("dissimilarity index ").is_some());
+            return Ok(
+                after("similarity index ").is_some() || after("dissimilarity index ").is_some()
+            );
         }
         Ok(true)
     }
@@ -128,10 +129,17 @@ impl<'a> Header<'a> {
         {
             return Err(ParseProblem::Kind);
         }
-        let renamed = both("rename", self.rename_from.as_deref(), self.rename_to.as_deref())?;
+        let renamed = both(
+            "rename",
+            self.rename_from.as_deref(),
+            self.rename_to.as_deref(),
+        )?;
         let copied = both("copy", self.copy_from.as_deref(), self.copy_to.as_deref())?;
         if let Some((from, to)) = renamed.or(copied) {
-            if self.created.is_some() || self.deleted.is_some() || renamed.is_some() && copied.is_some() {
+            if self.created.is_some()
+                || self.deleted.is_some()
+                || renamed.is_some() && copied.is_some()
+            {
                 return Err(ParseProblem::Contradiction);
             }
             self.check_labels(from, to)?;
@@ -153,7 +161,10 @@ impl<'a> Header<'a> {
             Some((old, new)) => (is_nothing(old), is_nothing(new)),
             None => (self.created.is_some(), self.deleted.is_some()),
         };
-        match (self.created.is_some() || no_old, self.deleted.is_some() || no_new) {
+        match (
+            self.created.is_some() || no_old,
+            self.deleted.is_some() || no_new,
+        ) {
             (false, false) => Ok(Change::Modify { path, old, new }),
             (true, false) if no_old => Ok(Change::Create {
                 path,

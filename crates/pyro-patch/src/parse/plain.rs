@@ -25,8 +25,7 @@ pub(super) fn file<'a>(
     let (old, new) = labels(lines)?;
     let name = name(&old, &new, options).map_err(|problem| Fault::new(line, problem))?;
     let in_file = |fault: Fault| fault.of(&name);
-    let path =
-        PatchPath::parse(&name).map_err(|error| in_file(Fault::new(line, error.into())))?;
+    let path = PatchPath::parse(&name).map_err(|error| in_file(Fault::new(line, error.into())))?;
     let hunks = hunk::read_all(lines).map_err(in_file)?;
     let change = match (old, new) {
         (Label::Nothing, _) => Change::Create { path, mode: None },

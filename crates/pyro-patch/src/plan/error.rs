@@ -75,7 +75,10 @@ pub enum Problem {
         found: &'static str,
     },
     /// A directory that is not empty afterwards is where a file should be.
-    #[error("a directory is in the way, and it still holds `{}`", crate::quote::shown(holds))]
+    #[error(
+        "a directory is in the way, and it still holds `{}`",
+        crate::quote::shown(holds)
+    )]
     Directory {
         /// Something in it.
         holds: Vec<u8>,
@@ -126,9 +129,9 @@ impl Problem {
     /// What helps, where that is known.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Content(ApplyError::Hunks { .. }) => Some(
-                "read the file again and make the patch from what it holds now, or allow fuzz",
-            ),
+            Self::Content(ApplyError::Hunks { .. }) => {
+                Some("read the file again and make the patch from what it holds now, or allow fuzz")
+            }
             Self::OtherContent { .. } => {
                 Some("a binary patch applies to exactly the content it was made from")
             }

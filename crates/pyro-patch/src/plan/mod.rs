@@ -177,7 +177,10 @@ pub fn plan<T: Tree>(
     let mut search = Search::default();
     let mut held = 0;
     let mut files = Vec::with_capacity(patch.files.len());
-    for commit in patch.files.chunk_by(|one, other| one.commit == other.commit) {
+    for commit in patch
+        .files
+        .chunk_by(|one, other| one.commit == other.commit)
+    {
         overlay.begin_commit();
         let leaving = leaving(commit.iter().map(|file| &file.change));
         for file in commit {

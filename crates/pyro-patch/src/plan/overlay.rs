@@ -22,7 +22,9 @@ pub(super) enum State {
 pub(super) enum Body {
     Known(Rc<Vec<u8>>),
     /// What the file `at` holds in the tree, which is too large to be read.
-    TooLarge { at: PatchPath },
+    TooLarge {
+        at: PatchPath,
+    },
 }
 
 impl State {

@@ -79,7 +79,7 @@ impl<T: Tree> Step<'_, '_, T> {
                     report.status = FileStatus::Added;
                     self.create(path, Mode::Regular, &file.content, &mut report.hunks)
                 } else {
-                    let source = source(path, &state, None)?;
+                    let source = source(path, &state, Wanted::File)?;
                     let new = self.changed(source, None, &file.content, &mut report.hunks)?;
                     self.overlay.put(path, new, Touch::Changed, self.number);
                     Ok(())
@@ -87,7 +87,7 @@ impl<T: Tree> Step<'_, '_, T> {
             }
             Change::Delete { path, mode } => {
                 let (state, is_replaced) = self.leaver(path)?;
-                let source = source(path, &state, *mode)?;
+                let source = source(path, &state, Wanted::of(*mode))?;
                 self.empty(&source, &file.content, &mut report.hunks)?;
                 if !is_replaced {
                     self.overlay
@@ -97,7 +97,7 @@ impl<T: Tree> Step<'_, '_, T> {
             }
             Change::Modify { path, old, new } => {
                 let state = self.overlay.current(path)?;
-                let source = source(path, &state, *old)?;
+                let source = source(path, &state, Wanted::of(*old))?;
                 let mode = new.filter(|_| old != new);
                 let new = self.changed(source, mode, &file.content, &mut report.hunks)?;
                 let touch = self.overlay.touch(path).unwrap_or(Touch::Changed);
@@ -106,7 +106,7 @@ impl<T: Tree> Step<'_, '_, T> {
             }
             Change::Rename { from, to, old, new } => {
                 let (state, is_replaced) = self.leaver(from)?;
-                let source = source(from, &state, *old)?;
+                let source = source(from, &state, Wanted::of_moved(*old))?;
                 let mode = new.filter(|_| old != new);
                 let new = self.changed(source, mode, &file.content, &mut report.hunks)?;
                 self.check_room(to)?;
@@ -121,7 +121,7 @@ impl<T: Tree> Step<'_, '_, T> {
             Change::Copy { from, to, old, new } => {
                 // Git copies what was there before the commit, even if that changes as well.
                 let state = self.overlay.base(from)?;
-                let source = source(from, &state, *old)?;
+                let source = source(from, &state, Wanted::of_moved(*old))?;
                 let mode = new.filter(|_| old != new);
                 let new = self.changed(source, mode, &file.content, &mut report.hunks)?;
                 self.check_room(to)?;
@@ -282,27 +282,48 @@ enum Source<'a> {
     Symlink { target: &'a [u8] },
 }
 
-/// What is at `path`, if it is of the kind that `mode` tells. A patch that tells no mode is for
-/// a file.
-fn source<'a>(
-    path: &PatchPath,
-    state: &'a State,
-    mode: Option<Mode>,
-) -> Result<Source<'a>, Problem> {
-    let wants_symlink = mode.is_some_and(Mode::is_symlink);
+/// What a change is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    File,
+    Symlink,
+    Either,
+}
+
+impl Wanted {
+    /// A patch that tells no mode is for a file.
+    fn of(mode: Option<Mode>) -> Self {
+        if mode.is_some_and(Mode::is_symlink) {
+            Self::Symlink
+        } else {
+            Self::File
+        }
+    }
+
+    /// What only moves has no mode told, whatever it is.
+    fn of_moved(mode: Option<Mode>) -> Self {
+        match mode {
+            Some(_) => Self::of(mode),
+            None => Self::Either,
+        }
+    }
+}
+
+/// What is at `path`, if it is what the change is for.
+fn source<'a>(path: &PatchPath, state: &'a State, wanted: Wanted) -> Result<Source<'a>, Problem> {
     match state {
-        State::File { body, executable } if !wants_symlink => Ok(Source::File {
+        State::File { body, executable } if wanted != Wanted::Symlink => Ok(Source::File {
             body,
             executable: *executable,
         }),
-        State::Symlink { target } if wants_symlink => Ok(Source::Symlink { target }),
+        State::Symlink { target } if wanted != Wanted::File => Ok(Source::Symlink { target }),
         State::Absent => Err(Problem::Missing { path: path.clone() }),
         State::File { .. } | State::Symlink { .. } | State::Directory | State::Other => {
             Err(Problem::Kind {
-                expected: if wants_symlink {
-                    "a symlink"
-                } else {
-                    "a file"
+                expected: match wanted {
+                    Wanted::File => "a file",
+                    Wanted::Symlink => "a symlink",
+                    Wanted::Either => "a file or a symlink",
                 },
                 found: state.name(),
             })

@@ -1,0 +1,14 @@
+//! Patches between trees of every kind, with git as the judge.
+
+#[cfg(test)]
+mod damage;
+#[cfg(test)]
+mod from_git;
+#[cfg(test)]
+mod generate;
+#[cfg(test)]
+mod repository;
+#[cfg(test)]
+mod to_git;
+#[cfg(test)]
+mod tree;

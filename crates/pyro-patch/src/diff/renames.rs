@@ -39,6 +39,8 @@ pub fn pair_renames(
     let mut pairs = BTreeMap::new();
     let mut gone = pick(&changes, is_deleted);
     let mut new = pick(&changes, is_added);
+    let made: BTreeSet<&[u8]> = new.iter().map(|at| &changes[*at].path[..]).collect();
+    gone.retain(|at| !is_link_in_the_way(&changes[*at], &made));
     pair_equal(&changes, &mut gone, &mut new, &mut pairs);
     if let Some(Similarity(percent)) = similarity {
         pair_alike(&changes, &gone, &new, percent, &mut pairs);
@@ -63,6 +65,16 @@ fn is_deleted(change: &FileChange) -> bool {
 
 fn is_added(change: &FileChange) -> bool {
     change.old.is_none() && change.new.is_some()
+}
+
+/// Whether `change` removes a symlink where a directory is made. Git takes only its deletion for
+/// that: of what is renamed without another change, it does not know that it was a symlink.
+fn is_link_in_the_way(change: &FileChange, made: &BTreeSet<&[u8]>) -> bool {
+    let old = change.old.as_ref();
+    let below = [&change.path[..], b"/"].concat();
+    let next = made.range(&below[..]..).next();
+    old.is_some_and(|old| old.mode.is_symlink())
+        && next.is_some_and(|path| path.starts_with(&below))
 }
 
 fn pick(changes: &[FileChange], is_wanted: fn(&FileChange) -> bool) -> Vec<usize> {

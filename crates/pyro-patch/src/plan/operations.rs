@@ -45,7 +45,7 @@ pub(super) fn operations<T: Tree>(
     for (path, state) in &changes {
         let from = renames.get(path).unwrap_or(path);
         let before = overlay.original(from)?;
-        match operation(path, from, state, &before) {
+        match operation(path, state, &before) {
             Ok(operation) => operations.extend(operation),
             Err(problem) => problems.push((path, problem)),
         }
@@ -58,10 +58,9 @@ pub(super) fn operations<T: Tree>(
     Ok(operations)
 }
 
-/// What makes `path`, where the entry of `from` is already, what it is planned to be.
+/// What makes `path`, where `before` is, what it is planned to be.
 fn operation(
     path: &PatchPath,
-    from: &PatchPath,
     state: &State,
     before: &State,
 ) -> Result<Option<Operation>, Problem> {
@@ -87,12 +86,6 @@ fn operation(
                 content: Rc::unwrap_or_clone(Rc::clone(content)),
                 executable: *executable,
             }),
-            Body::TooLarge { at } if at == from && matches!(before, State::File { .. }) => {
-                Some(Operation::SetMode {
-                    path,
-                    executable: *executable,
-                })
-            }
             Body::TooLarge { .. } => return Err(Problem::TooLarge),
         },
     })

@@ -111,6 +111,7 @@ proptest! {
         (first, second) in change(),
         (third, fourth) in change(),
     ) {
+        prop_assume!(first != second || second != third || third != fourth);
         let repository = Repository::new();
         for (number, files) in [&first, &second, &third, &fourth].into_iter().enumerate() {
             repository.hold(files);

@@ -256,11 +256,14 @@ fn mode(text: &[u8]) -> Result<Mode, ParseProblem> {
         })
 }
 
+/// Where an entry comes from, and where it goes.
+type Move<'n> = (&'n [u8], &'n [u8]);
+
 fn both<'n>(
     word: &'static str,
     from: Option<&'n [u8]>,
     to: Option<&'n [u8]>,
-) -> Result<Option<(&'n [u8], &'n [u8])>, ParseProblem> {
+) -> Result<Option<Move<'n>>, ParseProblem> {
     match (from, to) {
         (Some(from), Some(to)) => Ok(Some((from, to))),
         (None, None) => Ok(None),

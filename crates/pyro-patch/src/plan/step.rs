@@ -277,6 +277,7 @@ impl<T: Tree> Step<'_, '_, T> {
 }
 
 /// What a change begins with.
+#[derive(Clone, Copy)]
 enum Source<'a> {
     File { body: &'a Body, executable: bool },
     Symlink { target: &'a [u8] },

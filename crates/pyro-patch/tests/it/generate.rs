@@ -149,7 +149,7 @@ impl Event {
     fn happen(self, files: &mut Files) {
         let nth = |files: &Files, at: &Index| {
             let paths: Vec<_> = files.0.keys().collect();
-            (!paths.is_empty()).then(|| at.get(&paths).to_vec())
+            (!paths.is_empty()).then(|| (*at.get(&paths)).clone())
         };
         match self {
             Self::Add(path, node) => {

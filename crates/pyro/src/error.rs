@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 
 use crate::image_build::ImageBuildError;
 use crate::workspace::WorkspaceError;
+use crate::tree::TreeError;
 use codes::{
     artifact_code, directory_code, io_code, kernel_code, layer_code, oci_code, publish_code,
     recipe_code, runtime_code, store_code,
@@ -132,6 +133,9 @@ pub enum Error {
     /// A Dockerfile could not be built.
     #[error(transparent)]
     ImageBuild(#[from] ImageBuildError),
+    /// A tree of the host cannot be sent, received or changed.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
     /// The caller's end of a transfer failed.
     #[error("cannot {action} the archive")]
     Stream {
@@ -193,6 +197,7 @@ impl Error {
             Self::Supervisor { .. } => ErrorCode::Internal,
             Self::Workspace(error) => error.code(),
             Self::ImageBuild(error) => error.code(),
+            Self::Tree(error) => error.code(),
             Self::Io { source, .. } | Self::Stream { source, .. } => io_code(source),
         }
     }
@@ -234,6 +239,7 @@ impl Error {
             ),
             Self::Workspace(error) => error.hint(),
             Self::ImageBuild(error) => error.hint(),
+            Self::Tree(error) => error.hint(),
             Self::Stream { .. } => None,
             Self::Io { path, source, .. } => io_hint(path, source),
         }

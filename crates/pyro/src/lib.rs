@@ -2,7 +2,7 @@
 //!
 //! The only public Rust API. Owns environments that are ready to run ([`environment`]),
 //! machines ([`machine`]), their snapshots and forks ([`snapshot`]), commands in them ([`exec`]), trees into and out of them
-//! ([`transfer`]), engines that are fetched ([`runtime`]), the one-shot run ([`run`]), Dockerfiles ([`image_build`]), the proof that an
+//! ([`transfer`], [`tree`]), engines that are fetched ([`runtime`]), the one-shot run ([`run`]), Dockerfiles ([`image_build`]), the proof that an
 //! environment works here ([`prepare`]), the host's check-up ([`doctor`]) and the clearing
 //! away of what was left over ([`gc`]). It
 //! never links the engines: each machine belongs to a supervisor, a process of its own that
@@ -40,6 +40,7 @@ pub mod template;
 pub mod transfer;
 mod trees;
 pub mod workspace;
+pub mod tree;
 
 pub use environment::{
     BaseImage, BuiltEnvironment, EnvironmentOptions, PublishOptions, PublishedEnvironment,

@@ -74,6 +74,8 @@ pub struct Options {
 pub enum Owners {
     /// Who owns the files.
     AsFound,
+    /// Root's, whoever owns the files: who that is means nothing where they go to.
+    Root,
     /// Root's, where the files are this user's, with its group: what a user without rights
     /// prepares stands for a system in which root owns it.
     RootFor {
@@ -469,6 +471,7 @@ impl<W: Write> Packer<W> {
             return Err(PackError::TooManyEntries { limit: max_entries });
         }
         let (uid, gid) = match self.options.owners {
+            Owners::Root => (0, 0),
             Owners::RootFor { uid } if uid == stat.st_uid => (0, 0),
             Owners::AsFound | Owners::RootFor { .. } => (stat.st_uid, stat.st_gid),
         };

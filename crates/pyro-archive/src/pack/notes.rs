@@ -35,7 +35,8 @@ pub struct Listed {
 }
 
 impl Listed {
-    pub(super) fn add(&mut self, path: &[u8]) {
+    /// Counts a path, and lists it if there is room.
+    pub fn add(&mut self, path: &[u8]) {
         self.count += 1;
         let bytes = self.bytes + path.len();
         if self.paths.len() < MAX_LISTED && bytes <= MAX_LISTED_BYTES {

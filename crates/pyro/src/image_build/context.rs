@@ -11,8 +11,8 @@ use rustix::fs::{Mode, OFlags};
 
 use super::dockerfile::MAX_DOCKERFILE;
 use super::ignored::Ignored;
-use super::pipe;
 use super::{DockerfileError, ImageBuildError};
+use crate::tree::pipe;
 
 /// Most bytes of a directory: more than the builder's disk has.
 const MAX_BYTES: u64 = 8 * 1024 * 1024 * 1024;

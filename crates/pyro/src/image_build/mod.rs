@@ -25,7 +25,6 @@ mod error;
 mod guest;
 mod ignored;
 mod images;
-mod pipe;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -44,6 +43,7 @@ pub use error::ImageBuildError;
 
 use crate::error::Error;
 use crate::machine::MachineOptions;
+use crate::tree::pipe;
 use crate::{Progress, ProgressSink, Pyro};
 use dockerfile::Dockerfile;
 use guest::{CONTEXT, Guest, IMAGES, INPUT};

@@ -1,0 +1,269 @@
+//! A running Git: its pipes, its deadline and its end.
+//!
+//! One thread serves all three pipes, so that none can fill up while another is waited for. Git
+//! and what it starts are a process group, which ends as a whole.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+use super::Call;
+use crate::tree::TreeError;
+
+/// Lines of Git's talk that are kept for an error.
+const TAIL_LINES: usize = 12;
+
+/// Bytes of a line that are kept.
+const LINE_BYTES: usize = 500;
+
+/// Lines of Git's talk that are kept at all: `git apply` says one for each file.
+const MAX_LINES: usize = 20_000;
+
+/// Bytes read at a time.
+const CHUNK: usize = 64 * 1024;
+
+/// How Git ended.
+#[derive(Debug)]
+pub(in crate::tree) struct Ended {
+    status: ExitStatus,
+    doing: &'static str,
+    /// What it said, cut to bounds.
+    pub(in crate::tree) lines: VecDeque<String>,
+}
+
+impl Ended {
+    pub(in crate::tree) fn is_success(&self) -> bool {
+        self.status.success()
+    }
+
+    /// The end of what it said.
+    pub(in crate::tree) fn last_lines(&self) -> Vec<String> {
+        let skipped = self.lines.len().saturating_sub(TAIL_LINES);
+        self.lines.iter().skip(skipped).cloned().collect()
+    }
+
+    /// An error unless it succeeded.
+    pub(in crate::tree) fn success(self) -> Result<Self, TreeError> {
+        if self.is_success() {
+            return Ok(self);
+        }
+        Err(self.failure())
+    }
+
+    /// The error of one that failed.
+    pub(in crate::tree) fn failure(&self) -> TreeError {
+        TreeError::Git {
+            doing: self.doing,
+            last_lines: self.last_lines(),
+        }
+    }
+}
+
+/// A child that is killed with its group and reaped when it is dropped.
+struct Group {
+    child: Child,
+    pid: Pid,
+    reaped: bool,
+}
+
+impl Group {
+    fn wait(&mut self) -> std::io::Result<ExitStatus> {
+        let status = self.child.wait()?;
+        self.reaped = true;
+        Ok(status)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if !self.reaped {
+            // Not reaped, so the number is still theirs.
+            let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
+            let _ = self.child.wait();
+        }
+    }
+}
+
+pub(super) fn run(
+    call: Call<'_>,
+    mut take: impl FnMut(&[u8]) -> Result<(), TreeError>,
+    mut say: impl FnMut(&str),
+) -> Result<Ended, TreeError> {
+    let program = call.git.program.clone();
+    let failed = |source: std::io::Error| TreeError::Io {
+        action: "run",
+        path: program.clone(),
+        source,
+    };
+    let mut command = Command::new(&call.git.program);
+    command
+        .args(&call.arguments)
+        .env_clear()
+        .envs(call.environment())
+        .current_dir(&call.directory)
+        .stdin(if call.input.is_empty() {
+            Stdio::null()
+        } else {
+            Stdio::piped()
+        })
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0);
+    let child = command.spawn().map_err(failed)?;
+    let pid = Pid::from_child(&child);
+    let mut group = Group {
+        child,
+        pid,
+        reaped: false,
+    };
+    let mut stdin = group.child.stdin.take().map(OwnedFd::from);
+    let mut stdout = group.child.stdout.take().map(OwnedFd::from);
+    let mut stderr = group.child.stderr.take().map(OwnedFd::from);
+    for pipe in [&stdin, &stdout, &stderr].into_iter().flatten() {
+        let flags = rustix::fs::fcntl_getfl(pipe).map_err(|errno| failed(errno.into()))?;
+        rustix::fs::fcntl_setfl(pipe, flags | OFlags::NONBLOCK)
+            .map_err(|errno| failed(errno.into()))?;
+    }
+    let end = rustix::process::pidfd_open(pid, PidfdFlags::empty())
+        .map_err(|errno| failed(errno.into()))?;
+    let mut input = call.input;
+    let mut talk = Talk::default();
+    let mut buffer = vec![0; CHUNK];
+    let mut ended = false;
+    while !ended {
+        let left = call.deadline.at.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(TreeError::GitTimeout {
+                doing: call.doing,
+                seconds: call.deadline.limit.as_secs(),
+                last_lines: talk.last_lines(),
+            });
+        }
+        let mut waited = vec![PollFd::new(&end, PollFlags::IN)];
+        for pipe in [&stdout, &stderr].into_iter().flatten() {
+            waited.push(PollFd::new(pipe, PollFlags::IN));
+        }
+        if let Some(pipe) = &stdin {
+            waited.push(PollFd::new(pipe, PollFlags::OUT));
+        }
+        let timeout = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        match poll(&mut waited, Some(&timeout)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(failed(errno.into())),
+        }
+        // Looked at before the pipes: what it wrote before its end is there then.
+        ended = !waited[0].revents().is_empty();
+        drop(waited);
+        drain(&mut stdout, &mut buffer, &mut take, failed, ended)?;
+        let mut hear = |bytes: &[u8]| {
+            talk.add(bytes, &mut say);
+            Ok(())
+        };
+        drain(&mut stderr, &mut buffer, &mut hear, failed, ended)?;
+        feed(&mut stdin, &mut input);
+    }
+    talk.end_line(&mut say);
+    let status = group.wait().map_err(failed)?;
+    Ok(Ended {
+        status,
+        doing: call.doing,
+        lines: talk.lines,
+    })
+}
+
+/// Reads what there is: once, or to its end if nothing more will come.
+fn drain(
+    pipe: &mut Option<OwnedFd>,
+    buffer: &mut [u8],
+    take: &mut impl FnMut(&[u8]) -> Result<(), TreeError>,
+    failed: impl Fn(std::io::Error) -> TreeError,
+    to_the_end: bool,
+) -> Result<(), TreeError> {
+    while let Some(open) = pipe {
+        match rustix::io::read(open.as_fd(), &mut *buffer) {
+            Ok(0) => *pipe = None,
+            Ok(count) => take(&buffer[..count])?,
+            Err(Errno::AGAIN) => return Ok(()),
+            Err(Errno::INTR) => continue,
+            Err(errno) => return Err(failed(errno.into())),
+        }
+        if !to_the_end {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Writes as much of the input as the pipe takes, and closes it behind the last.
+fn feed(pipe: &mut Option<OwnedFd>, input: &mut &[u8]) {
+    while let Some(open) = pipe {
+        match rustix::io::write(open.as_fd(), input) {
+            Ok(count) => *input = &input[count..],
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => return,
+            // It takes no more; why, it says itself.
+            Err(_) => *input = &[],
+        }
+        if input.is_empty() {
+            *pipe = None;
+        }
+    }
+}
+
+/// What a program says, by lines; progress that it writes over itself is a line each time.
+#[derive(Debug, Default)]
+struct Talk {
+    lines: VecDeque<String>,
+    line: Vec<u8>,
+}
+
+impl Talk {
+    fn add(&mut self, bytes: &[u8], say: &mut impl FnMut(&str)) {
+        for byte in bytes {
+            match byte {
+                b'\n' => self.end_line(say),
+                b'\r' => {
+                    say(&text(&self.line));
+                    self.line.clear();
+                }
+                _ if self.line.len() < LINE_BYTES => self.line.push(*byte),
+                _ => {}
+            }
+        }
+    }
+
+    fn end_line(&mut self, say: &mut impl FnMut(&str)) {
+        let line = text(&self.line);
+        self.line.clear();
+        if line.is_empty() {
+            return;
+        }
+        say(&line);
+        if self.lines.len() == MAX_LINES {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(line);
+    }
+
+    fn last_lines(&self) -> Vec<String> {
+        let skipped = self.lines.len().saturating_sub(TAIL_LINES);
+        self.lines.iter().skip(skipped).cloned().collect()
+    }
+}
+
+/// A line as it may be shown: it may come from a server.
+fn text(line: &[u8]) -> String {
+    let line = String::from_utf8_lossy(line);
+    let clean = line.chars().filter(|letter| !letter.is_control());
+    clean.collect::<String>().trim().to_owned()
+}

@@ -50,7 +50,10 @@ fn the_same_tree_gives_the_same_bytes_and_nobody_owns_them() {
         .output()
         .unwrap();
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-    assert!(listed.lines().all(|line| line.contains(" 0/0 ")), "{listed}");
+    assert!(
+        listed.lines().all(|line| line.contains(" 0/0 ")),
+        "{listed}"
+    );
 }
 
 #[test]
@@ -63,7 +66,10 @@ fn what_is_no_file_is_left_out_and_told() {
     assert!(pipe.unwrap().success());
     let (summary, to) = world.pack(&directory(&from), "to");
     assert_eq!(summary.skipped.count, 2);
-    assert_eq!(summary.skipped.paths, [b"pipe".to_vec(), b"socket".to_vec()]);
+    assert_eq!(
+        summary.skipped.paths,
+        [b"pipe".to_vec(), b"socket".to_vec()]
+    );
     assert_eq!(survey(&to).len(), 1);
     let preview = world.open(&directory(&from)).unwrap();
     let preview = preview.preview(&SeedLimits::default()).unwrap();
@@ -99,8 +105,14 @@ fn what_cannot_be_read_is_told_and_not_fatal() {
 fn a_preview_counts_what_would_be_sent() {
     let world = World::new();
     let from = world.directory("from");
-    for (name, size) in [("a", 5000), ("b/c", 3000), ("b/d", 3000), ("e", 10), ("f", 20), ("g", 30)]
-    {
+    for (name, size) in [
+        ("a", 5000),
+        ("b/c", 3000),
+        ("b/d", 3000),
+        ("e", 10),
+        ("f", 20),
+        ("g", 30),
+    ] {
         write(from.join(name), vec![b'x'; size]);
     }
     fs::hard_link(from.join("a"), from.join("z")).unwrap();
@@ -114,7 +126,13 @@ fn a_preview_counts_what_would_be_sent() {
         .iter()
         .map(|one| (one.path.as_slice(), one.bytes))
         .collect();
-    let expected: [(&[u8], u64); 5] = [(b"b", 6000), (b"a", 5000), (b"g", 30), (b"f", 20), (b"e", 10)];
+    let expected: [(&[u8], u64); 5] = [
+        (b"b", 6000),
+        (b"a", 5000),
+        (b"g", 30),
+        (b"f", 20),
+        (b"e", 10),
+    ];
     assert_eq!(largest, expected);
     let (summary, _) = packed(&seed);
     assert_eq!(summary.entry_count, preview.entry_count);
@@ -135,8 +153,14 @@ fn too_much_is_refused_with_what_is_large() {
     let error = seed.preview(&limits).unwrap_err();
     let text = error.to_string();
     assert_eq!(error.code(), ErrorCode::LimitExceeded);
-    assert!(text.contains("5.0 MiB in 3 entries, and the limit is 1.0 MiB"), "{text}");
-    assert!(text.contains("`target` (5.0 MiB), `small` (1 bytes)"), "{text}");
+    assert!(
+        text.contains("5.0 MiB in 3 entries, and the limit is 1.0 MiB"),
+        "{text}"
+    );
+    assert!(
+        text.contains("`target` (5.0 MiB), `small` (1 bytes)"),
+        "{text}"
+    );
     assert!(error.hint().unwrap().contains("Git"));
     let few = SeedLimits {
         max_bytes: 10 << 20,
@@ -164,7 +188,12 @@ fn a_path_is_what_it_looks_like() {
     assert_eq!(error.code(), ErrorCode::InvalidArgument);
     let error = SeedSource::detect(&world.path("none")).unwrap_err();
     assert_eq!(error.code(), ErrorCode::NotFound);
-    assert_eq!(SeedSource::detect(Path::new("/dev/null")).unwrap_err().code(), ErrorCode::InvalidArgument);
+    assert_eq!(
+        SeedSource::detect(Path::new("/dev/null"))
+            .unwrap_err()
+            .code(),
+        ErrorCode::InvalidArgument
+    );
 }
 
 #[test]
@@ -213,7 +242,9 @@ fn an_archive_of_gnu_tar_becomes_a_plain_one_of_ours() {
             after.insert(b"README".to_vec(), before[b"README".as_slice()].clone());
             let without = |survey: &crate::world::Survey| -> Vec<_> {
                 let one = |(path, what): (&Vec<u8>, &String)| {
-                    let what = what.rsplit_once('.').map_or(what.as_str(), |(start, _)| start);
+                    let what = what
+                        .rsplit_once('.')
+                        .map_or(what.as_str(), |(start, _)| start);
                     (path.clone(), what.to_owned())
                 };
                 survey.iter().map(one).collect()
@@ -246,13 +277,20 @@ fn an_archive_that_the_guest_would_refuse_is_refused_here() {
         ("link up", Forge::new().hard_link("a", "../x")),
         ("link away", Forge::new().hard_link("a", "/etc/passwd")),
         ("root", Forge::new().file("./", "x")),
-        ("deep", Forge::new().pax(&[("path", &b"n/".repeat(201))]).file("x", "")),
+        (
+            "deep",
+            Forge::new()
+                .pax(&[("path", &b"n/".repeat(201))])
+                .file("x", ""),
+        ),
     ] {
         let error = pack(archive.finish()).unwrap_err();
         assert!(matches!(error, TreeError::Member { .. }), "{name}: {error}");
         assert_eq!(error.code(), ErrorCode::InvalidArgument);
     }
-    let claims = Forge::new().entry(Entry::new(b'0', "f").size(1 << 40)).finish();
+    let claims = Forge::new()
+        .entry(Entry::new(b'0', "f").size(1 << 40))
+        .finish();
     assert_eq!(pack(claims).unwrap_err().code(), ErrorCode::LimitExceeded);
     let cut = Forge::new().file("f", &"x".repeat(2000)).cut();
     let error = pack(cut[..1024].to_vec()).unwrap_err();
@@ -269,7 +307,10 @@ fn an_archive_that_the_guest_would_refuse_is_refused_here() {
     let (summary, out) = pack(odd.finish()).unwrap();
     assert_eq!(summary.skipped.count, 2);
     let to = world.untar(&out, "to");
-    assert_eq!(fs::read_link(to.join("link")).unwrap(), Path::new("/../../etc/passwd"));
+    assert_eq!(
+        fs::read_link(to.join("link")).unwrap(),
+        Path::new("/../../etc/passwd")
+    );
     assert!(to.join("a/b").is_dir());
 }
 
@@ -293,7 +334,10 @@ fn a_small_archive_that_grows_is_refused() {
         max_entries: 10,
     };
     let seed = world.open(&SeedSource::Archive { path }).unwrap();
-    assert!(matches!(seed.preview(&limits), Err(TreeError::TooLarge { .. })));
+    assert!(matches!(
+        seed.preview(&limits),
+        Err(TreeError::TooLarge { .. })
+    ));
     let packed = seed.pack(&limits, &mut Vec::new(), &progress::ignore());
     assert!(matches!(packed, Err(TreeError::ArchiveLimit { .. })));
 }

@@ -175,7 +175,11 @@ fn look(root: &Path, directory: &Path, found: &mut Survey, times: bool) {
             let content = fs::read(&path).unwrap();
             let digest = Sha256::digest(&content);
             let links = stat.nlink();
-            format!("file {:o} {links} {} {digest:x?}", stat.mode() & 0o7777, content.len())
+            format!(
+                "file {:o} {links} {} {digest:x?}",
+                stat.mode() & 0o7777,
+                content.len()
+            )
         };
         if times && !kind.is_dir() {
             what += &format!(" {}.{:09}", stat.mtime(), stat.mtime_nsec());

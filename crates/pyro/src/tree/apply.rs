@@ -4,8 +4,8 @@
 //! from files as they are in the working tree, so filters are switched off; neither they nor
 //! hooks nor merge drivers are started, whatever the checkout's configuration names.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -100,7 +100,11 @@ pub fn apply_to_checkout(
     let deadline = Deadline::after(DEADLINE);
     let drivers = drivers(git, &top, deadline)?;
     let call = |doing| git.call(doing, deadline).checkout(&top);
-    let paths = paths(call("reading the patch"), patch)?;
+    let paths = paths(call("reading the patch"), patch, &[])?;
+    let before = self::paths(call("reading the patch"), patch, &["--reverse"])?;
+    if let Some(report) = beyond_links(&top, &paths, &before) {
+        return Ok(report);
+    }
     let mut arguments = vec!["apply", "--verbose", "--binary", "--whitespace=nowarn"];
     if mode.three_way {
         arguments.push("--3way");
@@ -147,37 +151,59 @@ fn drivers(
     Ok(off.collect())
 }
 
-/// The paths of a patch.
-fn paths(call: Call<'_>, patch: &[u8]) -> Result<Vec<String>, TreeError> {
-    let call = call.args(["apply", "--numstat", "-z", "-"]).input(patch);
+/// The paths that a patch leads to, or with `--reverse` those that it comes from.
+fn paths(call: Call<'_>, patch: &[u8], options: &[&str]) -> Result<Vec<Vec<u8>>, TreeError> {
+    let call = call.args(["apply", "--numstat", "-z"]);
+    let call = call.args(options).args(["-"]).input(patch);
     let (ended, output) = call.output(MAX_ANSWER)?;
     if !ended.is_success() {
         return Err(TreeError::Patch {
             last_lines: ended.last_lines(),
         });
     }
-    let text = String::from_utf8_lossy(&output);
-    let records = text.split('\0').filter(|record| !record.is_empty());
+    let records = output.split(|byte| *byte == 0);
     // Lines added, lines deleted, path; a rename is told under its new name.
-    let path = |record: &str| record.splitn(3, '\t').nth(2).map(str::to_owned);
+    let path = |record: &[u8]| {
+        let path = record.splitn(3, |byte| *byte == b'\t').nth(2);
+        path.map(<[u8]>::to_vec)
+    };
     Ok(records.filter_map(path).collect())
 }
 
-fn report(ended: &Ended, paths: &[String], mode: ApplyMode) -> ApplyReport {
-    let files: Vec<FileReport> = paths
-        .iter()
-        .map(|path| FileReport {
-            path: path.clone(),
-            outcome: FileOutcome::Applied,
-            reason: None,
+/// The report about a patch with paths below symbolic links of the working tree. Git refuses
+/// those that it tracks; it writes through others when it merges (seen with 2.47).
+fn beyond_links(top: &Path, paths: &[Vec<u8>], before: &[Vec<u8>]) -> Option<ApplyReport> {
+    let is_beyond = |path: &Vec<u8>| {
+        let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
+        (1..parts.len()).any(|count| {
+            let above = parts[..count].join(&b'/');
+            let above = top.join(OsStr::from_bytes(&above));
+            above
+                .symlink_metadata()
+                .is_ok_and(|found| found.is_symlink())
         })
-        .collect();
-    let mut report = ApplyReport {
-        clean: false,
-        changed: false,
-        files,
-        messages: Vec::new(),
     };
+    let beyond: Vec<_> = before
+        .iter()
+        .chain(paths)
+        .filter(|path| is_beyond(path))
+        .collect();
+    if beyond.is_empty() {
+        return None;
+    }
+    let mut report = ApplyReport::new(paths, FileOutcome::NotApplied);
+    for path in beyond {
+        let path = String::from_utf8_lossy(path);
+        let reason = "it lies beyond a symbolic link";
+        if !report.fail(&path, reason) {
+            report.messages.push(format!("{path}: {reason}"));
+        }
+    }
+    Some(report)
+}
+
+fn report(ended: &Ended, paths: &[Vec<u8>], mode: ApplyMode) -> ApplyReport {
+    let mut report = ApplyReport::new(paths, FileOutcome::Applied);
     for line in &ended.lines {
         report.hear(line);
     }
@@ -200,6 +226,20 @@ fn report(ended: &Ended, paths: &[String], mode: ApplyMode) -> ApplyReport {
 }
 
 impl ApplyReport {
+    fn new(paths: &[Vec<u8>], outcome: FileOutcome) -> Self {
+        let files = paths.iter().map(|path| FileReport {
+            path: String::from_utf8_lossy(path).into_owned(),
+            outcome,
+            reason: None,
+        });
+        Self {
+            clean: false,
+            changed: false,
+            files: files.collect(),
+            messages: Vec::new(),
+        }
+    }
+
     /// Takes in a line of Git's.
     fn hear(&mut self, line: &str) {
         let conflict = line

@@ -145,13 +145,19 @@ fn what_changed_on_both_sides_is_merged() {
 
     write(from.join("numbers"), numbers.replace("20\n", "XX\n"));
     commit_all(&from);
-    let before = survey(&from);
+    // Git keeps what it merged as objects that nothing refers to.
+    let seen = || {
+        let mut seen = survey(&from);
+        seen.retain(|name, _| !name.starts_with(b".git/objects/"));
+        seen
+    };
+    let before = seen();
     let dry = ApplyMode {
         dry_run: true,
         three_way: true,
     };
     let expected = apply(&from, &patch, dry).unwrap();
-    assert_eq!(survey(&from), before);
+    assert_eq!(seen(), before);
     let report = apply(&from, &patch, MERGED).unwrap();
     assert_eq!((report.clean, report.changed), (false, true), "{report:?}");
     assert_eq!(
@@ -201,9 +207,8 @@ fn a_patch_stays_in_the_working_tree() {
             }
             let mut after = survey(world.root());
             // Git may refresh what it knows of the files.
-            for name in [&b"from/.git/index"[..]] {
-                after.insert(name.to_vec(), before[name].clone());
-            }
+            let index = b"from/.git/index".to_vec();
+            after.insert(index.clone(), before[&index].clone());
             assert_eq!(after, before, "{patch}");
         }
     }

@@ -52,8 +52,8 @@ impl Server {
                     let stream = OwnedFd::from(stream.unwrap());
                     let input = stream.try_clone().unwrap();
                     let served = git_command(&root)
-                        .args(["daemon", "--inetd", "--export-all", "--base-path"])
-                        .arg(&root)
+                        .args(["daemon", "--inetd", "--export-all"])
+                        .arg(format!("--base-path={}", root.display()))
                         .stdin(Stdio::from(input))
                         .stdout(Stdio::from(stream))
                         .stderr(Stdio::null())

@@ -285,7 +285,7 @@ fn corpus() -> Vec<(String, Vec<u8>)> {
 
 /// A destination that is lived in, and beside it what nothing may touch.
 fn lived_in() -> (World, PathBuf) {
-    let world = World::new();
+    let world = World::in_memory();
     let to = world.directory("to");
     write(world.path("outside/victim"), "untouched");
     write(to.join("file"), "old");

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -24,7 +25,15 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
-        let directory = TempDir::new().unwrap();
+        Self::in_directory(TempDir::new().unwrap())
+    }
+
+    /// One in memory, for tests with many.
+    pub(crate) fn in_memory() -> Self {
+        Self::in_directory(TempDir::new_in("/dev/shm").unwrap())
+    }
+
+    fn in_directory(directory: TempDir) -> Self {
         fs::create_dir(directory.path().join("staging")).unwrap();
         Self { directory }
     }
@@ -90,6 +99,35 @@ impl World {
         assert!(child.wait().unwrap().success());
         to
     }
+}
+
+/// For a test that means nothing as root: whether it is root that runs it, and then it was run as
+/// nobody and passed.
+pub(crate) fn passed_as_nobody(test: &str) -> bool {
+    const NOBODY: u32 = 65_534;
+    if !rustix::process::geteuid().is_root() {
+        return false;
+    }
+    // The program may lie where nobody else can go.
+    let directory = TempDir::new().unwrap();
+    chmod(directory.path(), 0o755);
+    let program = directory.path().join("it");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    chmod(&program, 0o755);
+    let output = Command::new(program)
+        .args(["--exact", test])
+        .env("TMPDIR", "/tmp")
+        .current_dir("/")
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("1 passed"),
+        "{said}"
+    );
+    true
 }
 
 /// A seed as a tar.

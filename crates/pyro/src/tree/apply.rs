@@ -22,7 +22,8 @@ const DEADLINE: Duration = Duration::from_mins(5);
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
 
 /// Names of drivers that a configuration may have.
-const DRIVERS: &str = r"^(filter\..*\.(clean|smudge|process|required)|merge\..*\.driver)$";
+const DRIVERS: &str =
+    r"^(filter\..*\.(clean|smudge|process|required)|merge\..*\.driver|hook\..*\.command)$";
 
 /// How to apply a patch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -143,6 +144,9 @@ fn drivers(
         } else if name.ends_with(b".driver") {
             // A driver that fails has a conflict; one without a program would be a success.
             "exit 1"
+        } else if name.ends_with(b".command") {
+            // Hooks in the configuration, which later versions of Git have.
+            "true"
         } else {
             ""
         };

@@ -160,13 +160,12 @@ impl Visitor for Lister<'_> {
                 LocalKind::Directory
             }
             FileType::Symlink => {
-                match rustix::fs::readlinkat(found.directory, found.name, Vec::new()) {
-                    Ok(text) => LocalKind::Symlink(text.into_bytes().into_boxed_slice()),
-                    Err(_) => {
-                        self.manifest.unreadable.add(found.path);
-                        return Ok(Next::Past);
-                    }
-                }
+                let text = rustix::fs::readlinkat(found.directory, found.name, Vec::new());
+                let Ok(text) = text else {
+                    self.manifest.unreadable.add(found.path);
+                    return Ok(Next::Past);
+                };
+                LocalKind::Symlink(text.into_bytes().into_boxed_slice())
             }
             FileType::Fifo
             | FileType::Socket

@@ -31,7 +31,9 @@ pub use git::HostGit;
 pub use local::{LocalEntry, LocalKind, LocalManifest, SyncRules, hash, local_manifest};
 pub use pack::{PackLimits, SeedSummary, pack_paths};
 pub use place::write_file_atomically;
+pub use pyro_archive::pack::Listed;
+pub use pyro_protocol::index::TreeDigest;
 pub use seed::{
     Largest, OpenSeed, SeedHost, SeedLimits, SeedMode, SeedPreview, SeedSize, SeedSource,
 };
-pub use unpack::{Overwrite, UnpackOptions, Unpacked, unpack_single, unpack_tree};
+pub use unpack::{Artifact, Overwrite, UnpackOptions, Unpacked, unpack_single, unpack_tree};

@@ -119,9 +119,8 @@ pub(super) fn pack(
         mounts: true,
         // The directory that it goes to keeps its own mode.
         include_root: false,
-        max_bytes: limits
-            .max_bytes
-            .saturating_add(limits.max_entries.saturating_mul(MEMBER_BYTES)),
+        // Content is counted below, without the headers that the packer counts too.
+        max_bytes: u64::MAX,
         max_entries: limits.max_entries,
         owners: Owners::Root,
     };
@@ -139,6 +138,12 @@ pub(super) fn pack(
     };
     let mut report = Report::new(progress);
     while packer.step().map_err(failed)? == Step::More {
+        let entries = packer.summary().entries;
+        let headers = entries.saturating_mul(MEMBER_BYTES);
+        if packer.written() > limits.max_bytes.saturating_add(headers) {
+            let limit = limits.max_bytes;
+            return Err(failed(PackError::TooManyBytes { limit }));
+        }
         report.at(packer.written());
     }
     let archive_bytes = packer.written();

@@ -33,10 +33,15 @@ fn outcomes(report: &ApplyReport) -> Vec<(&str, FileOutcome)> {
         .collect()
 }
 
+/// So many lines with their numbers.
+fn lines(count: u32) -> String {
+    (0..count).fold(String::new(), |text, number| format!("{text}{number}\n"))
+}
+
 /// A checkout, and a clone of it with changes of every kind as a patch.
 fn changed(world: &World) -> (PathBuf, PathBuf, Vec<u8>) {
     let from = world.repository("from");
-    let numbers: String = (0..40).map(|number| format!("{number}\n")).collect();
+    let numbers = lines(40);
     write(from.join("numbers"), &numbers);
     write(from.join("gone"), "x\n");
     write(from.join("program"), "#!/bin/sh\n");
@@ -180,6 +185,40 @@ fn what_changed_on_both_sides_is_merged() {
 }
 
 #[test]
+fn lines_end_as_they_do_in_the_working_tree() {
+    let world = World::new();
+    let from = world.repository("from");
+    write(
+        from.join(".gitattributes"),
+        "*.txt text eol=crlf\n*.up filter=up\n",
+    );
+    git(&from, &["config", "filter.up.clean", "tr a-z A-Z"]);
+    git(&from, &["config", "filter.up.smudge", "tr A-Z a-z"]);
+    write(from.join("a.txt"), "one\r\ntwo\r\nthree\r\n");
+    write(from.join("a.up"), "one\ntwo\nthree\n");
+    commit_all(&from);
+    let (old, new) = (world.directory("a"), world.directory("b"));
+    for name in ["a.txt", "a.up"] {
+        let before = fs::read_to_string(from.join(name)).unwrap();
+        write(old.join(name), &before);
+        write(new.join(name), before.replace("two", "zwei"));
+    }
+    let patch = git_output(
+        world.root(),
+        &["diff", "--no-index", "--no-prefix", "a", "b"],
+    )
+    .stdout;
+    for mode in [DRY, PLAIN] {
+        let report = apply(&from, &patch, mode).unwrap();
+        assert!(report.clean, "{report:?}");
+    }
+    for name in ["a.txt", "a.up"] {
+        let found = fs::read_to_string(from.join(name)).unwrap();
+        assert_eq!(found, fs::read_to_string(new.join(name)).unwrap());
+    }
+}
+
+#[test]
 fn a_patch_stays_in_the_working_tree() {
     let world = World::new();
     let from = world.repository("from");
@@ -237,7 +276,7 @@ fn what_cannot_be_used_has_a_remedy() {
 fn a_hostile_checkout_starts_nothing() {
     let world = World::new();
     let from = world.repository("from");
-    let lines: String = (0..20).map(|number| format!("{number}\n")).collect();
+    let lines = lines(20);
     write(from.join("a.trap"), &lines);
     write(from.join("b.trap"), &lines);
     commit_all(&from);

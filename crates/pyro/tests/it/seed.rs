@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use pyro::ErrorCode;
 use pyro::progress;
 use pyro::tree::{SeedLimits, SeedMode, SeedSource, TreeError};
+use pyro_archive::codec::encode::{Encoder, Format};
 use pyro_testing::forge::{Entry, Forge};
 
 use crate::world::{World, chmod, packed, passed_as_nobody, project, survey, write};
@@ -203,6 +204,16 @@ fn nothing_is_an_empty_tar() {
     assert!(survey(&to).is_empty());
 }
 
+/// The same archive in zstd, which GNU tar leaves to a program that may not be there.
+fn compressed(path: &Path) -> PathBuf {
+    let mut encoder = Encoder::new(Format::Zstd);
+    std::io::Write::write_all(&mut encoder, &fs::read(path).unwrap()).unwrap();
+    let path = path.with_extension("tar.zst");
+    encoder.finish().unwrap();
+    fs::write(&path, encoder.ready()).unwrap();
+    path
+}
+
 #[test]
 fn an_archive_of_gnu_tar_becomes_a_plain_one_of_ours() {
     let world = World::new();
@@ -214,7 +225,6 @@ fn an_archive_of_gnu_tar_becomes_a_plain_one_of_ours() {
         ("gnu.tar.gz", &["--format=gnu", "--gzip"]),
         ("sparse.TGZ", &["--format=gnu", "--sparse", "--gzip"]),
         ("sparse.tar", &["--format=pax", "--sparse"]),
-        ("small.tar.zst", &["--format=pax", "--zstd"]),
     ] {
         let path = world.path(name);
         let made = Command::new("tar")
@@ -226,11 +236,12 @@ fn an_archive_of_gnu_tar_becomes_a_plain_one_of_ours() {
             .arg(".")
             .status()
             .unwrap();
-        if !made.success() && name.ends_with("zst") {
-            eprintln!("GNU tar has no zstd here");
-            continue;
-        }
         assert!(made.success(), "{name}");
+        let path = if name == "plain.tar" {
+            compressed(&path)
+        } else {
+            path
+        };
         let source = SeedSource::detect(&path).unwrap();
         let preview = world.open(&source).unwrap();
         let preview = preview.preview(&SeedLimits::default()).unwrap();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::fmt::Write as _;
 use std::fs;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
@@ -220,7 +221,7 @@ fn look(root: &Path, directory: &Path, found: &mut Survey, times: bool) {
             )
         };
         if times && !kind.is_dir() {
-            what += &format!(" {}.{:09}", stat.mtime(), stat.mtime_nsec());
+            write!(what, " {}.{:09}", stat.mtime(), stat.mtime_nsec()).unwrap();
         }
         let name = path.strip_prefix(root).unwrap().as_os_str().as_bytes();
         found.insert(name.to_vec(), what);

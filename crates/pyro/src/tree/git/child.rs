@@ -92,7 +92,7 @@ impl Drop for Group {
 }
 
 pub(super) fn run(
-    call: Call<'_>,
+    call: &Call<'_>,
     mut take: impl FnMut(&[u8]) -> Result<(), TreeError>,
     mut say: impl FnMut(&str),
 ) -> Result<Ended, TreeError> {

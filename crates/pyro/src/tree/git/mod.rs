@@ -17,11 +17,10 @@ use super::TreeError;
 pub(super) use child::Ended;
 
 /// Variables of the caller that Git needs to reach a user's own repositories and settings.
-const PASSED: [&str; 17] = [
+const PASSED: [&str; 16] = [
     "HOME",
     "XDG_CONFIG_HOME",
     "SSH_AUTH_SOCK",
-    "GIT_SSH_COMMAND",
     "GIT_SSL_CAINFO",
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
@@ -61,7 +60,14 @@ pub struct HostGit {
     program: PathBuf,
     search_path: String,
     variables: Vec<(OsString, OsString)>,
+    ssh: OsString,
 }
+
+/// How repositories are reached over SSH, unless the caller says otherwise.
+const SSH: &str = "ssh";
+
+/// A terminal that may be there belongs to somebody else.
+const SSH_ASKS_NOBODY: &str = " -o BatchMode=yes";
 
 impl HostGit {
     /// Looks for Git in the directories of `search_path`, which stand between colons.
@@ -83,6 +89,7 @@ impl HostGit {
             program,
             search_path: search_path.join(":"),
             variables: Vec::new(),
+            ssh: SSH.into(),
         })
     }
 
@@ -96,6 +103,8 @@ impl HostGit {
             .filter(|(name, _)| is_passed(name))
             .cloned()
             .collect();
+        let ssh = variables.iter().find(|(name, _)| name == "GIT_SSH_COMMAND");
+        self.ssh = ssh.map_or(SSH.into(), |(_, command)| command.clone());
         self
     }
 
@@ -168,16 +177,20 @@ pub(super) struct Call<'a> {
 
 impl<'a> Call<'a> {
     /// Works in the checkout whose top level is `top`.
-    pub(super) fn checkout(mut self, top: &Path) -> Self {
-        self.directory = top.to_owned();
-        self.repository = Some(top.join(".git"));
-        self
+    pub(super) fn checkout(self, top: &Path) -> Self {
+        Self {
+            directory: top.to_owned(),
+            repository: Some(top.join(".git")),
+            ..self
+        }
     }
 
     /// Works in `directory`, where Git finds the repository itself.
-    pub(super) fn directory(mut self, directory: &Path) -> Self {
-        self.directory = directory.to_owned();
-        self
+    pub(super) fn directory(self, directory: &Path) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            ..self
+        }
     }
 
     /// Lets it reach other repositories.
@@ -216,7 +229,7 @@ impl<'a> Call<'a> {
         take: impl FnMut(&[u8]) -> Result<(), TreeError>,
         say: impl FnMut(&str),
     ) -> Result<Ended, TreeError> {
-        child::run(self, take, say)
+        child::run(&self, take, say)
     }
 
     /// Runs it, and gives what it wrote, at most `limit` bytes.
@@ -245,8 +258,7 @@ impl<'a> Call<'a> {
             set("GIT_CONFIG_GLOBAL", OsStr::new("/dev/null"));
         }
         for (name, value) in [
-            ("GIT_SSH_COMMAND", "ssh -o BatchMode=yes"),
-            ("PATH", &self.git.search_path),
+            ("PATH", self.git.search_path.as_str()),
             ("LC_ALL", "C"),
             ("GIT_CONFIG_NOSYSTEM", "1"),
             ("GIT_ATTR_NOSYSTEM", "1"),
@@ -261,6 +273,9 @@ impl<'a> Call<'a> {
         ] {
             set(name, OsStr::new(value));
         }
+        let mut ssh = self.git.ssh.clone();
+        ssh.push(SSH_ASKS_NOBODY);
+        set("GIT_SSH_COMMAND", &ssh);
         if let Some(repository) = &self.repository {
             set("GIT_DIR", repository.as_os_str());
             set("GIT_WORK_TREE", self.directory.as_os_str());

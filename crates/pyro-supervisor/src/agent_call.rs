@@ -258,7 +258,11 @@ mod tests {
         let ended = JobUse::EndedBefore(Duration::from_millis(300));
         assert_eq!(use_by(&[long.clone(), late.clone()], 2000), ended);
         let ahead = JobUse::EndedBefore(Duration::ZERO);
-        assert_eq!(use_by(&[long.clone()], 5), ahead, "a clock that is ahead");
+        assert_eq!(
+            use_by(std::slice::from_ref(&long), 5),
+            ahead,
+            "a clock that is ahead"
+        );
         let running = job("running", 1, None);
         assert_eq!(use_by(&[long, running, late], 2000), JobUse::Running);
         assert_eq!(use_by(&[], 2000), JobUse::None);

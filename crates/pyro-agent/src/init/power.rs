@@ -69,12 +69,11 @@ pub(super) fn off(machine: Over) {
         let _ = written.send(());
     });
     let left = by.saturating_duration_since(Instant::now());
-    let is_written = match writer {
-        Ok(_) => wait.recv_timeout(left).is_ok(),
-        Err(_) => {
-            rustix::fs::sync();
-            true
-        }
+    let is_written = if writer.is_ok() {
+        wait.recv_timeout(left).is_ok()
+    } else {
+        rustix::fs::sync();
+        true
     };
     // Whatever is still writable is made read-only, which marks its file system clean.
     let _ = std::fs::write("/proc/sysrq-trigger", "u");

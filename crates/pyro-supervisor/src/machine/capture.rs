@@ -72,7 +72,7 @@ pub(super) async fn snapshot(
 pub(super) fn staging(target: &Path, id: &str) -> Result<PathBuf, Box<Failure>> {
     let invalid = |message: String, hint| {
         let told = failure(FailureCause::Host, message);
-        with_code(told, ErrorCode::InvalidArgument, hint)
+        with_code(*told, ErrorCode::InvalidArgument, hint)
     };
     let Some(staging) = partial_name(target, id) else {
         return Err(invalid(

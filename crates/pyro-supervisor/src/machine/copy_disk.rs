@@ -48,7 +48,7 @@ pub(super) async fn copy(
             "the guest did not answer when it was paused, so its disk is not whole",
         );
         let hint = "let the machine run on, and copy the disk then";
-        return Err(with_code(torn, ErrorCode::FailedPrecondition, hint));
+        return Err(with_code(*torn, ErrorCode::FailedPrecondition, hint));
     }
     let staging = staging(to, &order.id)?;
     starting.note_unfinished(&staging)?;

@@ -14,7 +14,7 @@ use crate::diagnosis::failure;
 use crate::journal::make_private_dir;
 
 /// Changes whenever a blank disk of the same size is made differently.
-const BLANK_FORM: u32 = 2;
+const BLANK_FORM: u32 = 3;
 
 /// What tells the blank disk of `mib` MiB from others.
 pub(super) fn blank_form(mib: u32) -> String {
@@ -95,7 +95,9 @@ async fn blank_disk(order: &MachineOrder, mib: u32) -> Result<PathBuf, Box<Failu
     })?;
     // Two machines may make it at once: each its own, and the last rename wins.
     let fresh = order.blank_dir.join(format!(".partial-{}", order.id));
-    let kind = empty(mib, "pyro-upper", Files::Usual, Journal::Without);
+    // Of a disk that is kept the journal makes whatever the VMM's end leaves whole again. All have one, because all machines
+    // of a template have its disk.
+    let kind = empty(mib, "pyro-upper", Files::Usual, Journal::With);
     make_ext4(order, &fresh, kind).await?;
     std::fs::rename(&fresh, &blank)
         .map_err(|error| unwritable("keeping the blank disk", &order.blank_dir, &error))?;

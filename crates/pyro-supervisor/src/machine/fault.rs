@@ -88,11 +88,11 @@ pub(super) fn with_hint(failure: Box<Failure>, hint: Option<String>) -> Box<Fail
 }
 
 /// The failure with another code, and the hint that belongs to it.
-pub(super) fn with_code(failure: Box<Failure>, code: ErrorCode, hint: &str) -> Box<Failure> {
+pub(super) fn with_code(failure: Failure, code: ErrorCode, hint: &str) -> Box<Failure> {
     Box::new(Failure {
         code,
         hint: Some(hint.to_owned()),
-        ..*failure
+        ..failure
     })
 }
 

@@ -191,7 +191,7 @@ fn in_the_way(kept: &Path) -> Box<Failure> {
 }
 
 fn refused(code: ErrorCode, message: String, hint: &str) -> Box<Failure> {
-    with_code(failure(FailureCause::Disk, message), code, hint)
+    with_code(*failure(FailureCause::Disk, message), code, hint)
 }
 
 #[cfg(test)]

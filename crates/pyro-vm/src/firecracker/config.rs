@@ -130,8 +130,8 @@ fn drive(index: usize, disk: &Disk) -> Action {
         path_on_host: disk_name(disk),
         is_root_device: false,
         is_read_only: disk.access == Access::ReadOnly,
-        // The guest's flushes end in the host's page cache: that outlives Firecracker, and these disks need not outlive
-        // a crash of the host.
+        // The guest's flushes end in the host's page cache: that outlives Firecracker. A disk that is to outlive a crash of
+        // the host is written back by whoever keeps it, at the end of the machine.
         cache_type: CacheType::Unsafe,
         io_engine: IoEngine::Sync,
         rate_limiter: disk.rate.map(|rate| RateLimiter {

@@ -272,8 +272,8 @@ impl Arguments {
             let node = Properties::of(&format!("driver={driver}"))
                 .with("node-name", name)
                 .with("read-only", read_only);
-            // The guest's flushes end in the host's page cache: that outlives QEMU, and these disks need not outlive a
-            // crash of the host.
+            // The guest's flushes end in the host's page cache: that outlives QEMU. A disk that is to outlive a crash of the
+            // host is written back by whoever keeps it, at the end of the machine.
             let node = node.with("cache.no-flush", "on");
             match disk.access {
                 Access::ReadOnly => node,

@@ -17,6 +17,7 @@ mod guest;
 mod image_build;
 mod images;
 mod interrupts;
+mod kept_disk;
 mod kill;
 mod legacy;
 mod lifecycle;

@@ -120,18 +120,15 @@ pub(crate) enum JobUse {
 #[derive(Debug, Deserialize)]
 struct Jobs {
     jobs: Vec<JobStatus>,
+    /// The guest's clock, by which their times are told: it may be far from the host's.
+    unix_ms: u64,
 }
 
-/// Asks for the jobs. When they ended is told by the guest's clock, which is near the host's: a machine that is paused or
-/// restored has it set.
-pub(crate) async fn job_use(
-    link: &GuestLink,
-    unix_ms: u64,
-    deadline: Duration,
-) -> Result<JobUse, CallError> {
+/// Asks for the jobs.
+pub(crate) async fn job_use(link: &GuestLink, deadline: Duration) -> Result<JobUse, CallError> {
     let request = json!({"action": "job_list"});
     let listed: Jobs = call(link, request, deadline).await?;
-    Ok(use_by(&listed.jobs, unix_ms))
+    Ok(use_by(&listed.jobs, listed.unix_ms))
 }
 
 fn use_by(jobs: &[JobStatus], unix_ms: u64) -> JobUse {
@@ -261,7 +258,7 @@ mod tests {
         assert_eq!(
             use_by(std::slice::from_ref(&long), 5),
             ahead,
-            "a clock that is ahead"
+            "a clock that was set back"
         );
         let running = job("running", 1, None);
         assert_eq!(use_by(&[long, running, late], 2000), JobUse::Running);

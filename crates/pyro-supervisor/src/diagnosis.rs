@@ -16,7 +16,7 @@ const AGENT_FATAL: &str = "pyro-agent: fatal: cause=";
 const AGENT_POWER_OFF: &str = "pyro-agent: power off";
 
 /// What it adds where that came before everything was on the disk. The guest's copy stands in `pyro-agent`.
-const AGENT_NOT_WRITTEN_BACK: &str = "not written back";
+const AGENT_NOT_WRITTEN_BACK: &str = ", not written back";
 
 /// Console texts that name a cause, the most telling first.
 const MARKS: [(&str, FailureCause, &str); 10] = [
@@ -202,6 +202,17 @@ mod tests {
 
     fn lines(text: &str) -> Vec<String> {
         text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_power_off_tells_whether_the_disks_are_whole() {
+        for (said, written_back) in [
+            ("pyro-agent: power off\n", true),
+            ("pyro-agent: power off, not written back\n", false),
+        ] {
+            let verdict = read_console(&lines(said));
+            assert_eq!(verdict, ConsoleVerdict::PoweredOff { written_back });
+        }
     }
 
     #[test]

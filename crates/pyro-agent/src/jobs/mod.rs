@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use crate::exec::Reaper;
 use crate::wire::{self, tell, unless_left};
 pub(crate) use register::Jobs;
+use register::unix_ms;
 
 /// Starts `exec` as a job and answers its status as soon as it runs or has failed to.
 pub(crate) async fn start<W>(
@@ -45,7 +46,10 @@ where
     W: AsyncWrite + Unpin,
 {
     match request {
-        JobRequest::List => wire::write_line(writer, &json!({"jobs": jobs.list()})).await,
+        JobRequest::List => {
+            let listed = json!({"jobs": jobs.list(), "unix_ms": unix_ms()});
+            wire::write_line(writer, &listed).await
+        }
         JobRequest::Read(read) => {
             tell(writer, unless_left(reader, output(jobs, &read)).await).await
         }

@@ -383,7 +383,8 @@ fn rings(directory: &Path) -> std::io::Result<(DiskRing, DiskRing)> {
     ))
 }
 
-fn unix_ms() -> u64 {
+/// The wall clock, milliseconds.
+pub(super) fn unix_ms() -> u64 {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

@@ -65,10 +65,10 @@ fn a_job_outlives_the_stream_that_started_it() {
         );
         // What has ended can be read again from the start, until it is forgotten.
         assert_eq!(read(&guest, &job, 0).await["output"], "early\nlate bird\n");
-        assert_eq!(
-            ask(&guest, json!({"action": "job_list"})).await["jobs"][0]["job_id"],
-            job.as_str()
-        );
+        let listed = ask(&guest, json!({"action": "job_list"})).await;
+        assert_eq!(listed["jobs"][0]["job_id"], job.as_str());
+        let started = listed["jobs"][0]["started_at_ms"].as_u64().unwrap();
+        assert!(listed["unix_ms"].as_u64().unwrap() >= started);
         assert_eq!(
             ask(&guest, json!({"action": "job_remove", "job_id": job})).await["ok"],
             true

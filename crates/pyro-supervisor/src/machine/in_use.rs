@@ -17,7 +17,7 @@ use super::lifetime::Lifetime;
 use super::standstill::{freeze, go_on, stand_still};
 use super::start::{Starting, expires_at};
 use super::status::Status;
-use super::{Ending, capture, copy_disk, unix_nanos, until};
+use super::{Ending, capture, copy_disk, until};
 use crate::agent_call::{self, JobUse};
 use crate::bridge::Streams;
 use crate::channel::Heard;
@@ -200,9 +200,7 @@ impl<'a> InUse<'a> {
                         return TimeUp::Over;
                     }
                 }
-                let used = match agent_call::job_use(&link, unix_nanos() / 1_000_000, JOBS_DEADLINE)
-                    .await
-                {
+                let used = match agent_call::job_use(&link, JOBS_DEADLINE).await {
                     Ok(used) => used,
                     // Whether it lives is the heartbeat's question.
                     Err(_) => JobUse::Running,
@@ -415,5 +413,51 @@ pub(super) async fn asked_to_end(
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_busy_machine_tells_how_it_is_and_refuses_the_rest() {
+        let (ask, mut heard) = mpsc::channel(4);
+        let (_opened, streams) = watch::channel(Streams::default().opened());
+        let begun = Instant::now() - Duration::from_mins(1);
+        let status = Status {
+            paused: false,
+            busy: true,
+            lifetime: Lifetime::new(Expiry::Idle { ttl_ms: 5000 }, begun),
+            streams,
+            vmm_pid: std::process::id(),
+        };
+        let busy =
+            tokio::spawn(
+                async move { asked_to_end(&mut heard, Lease::Detached, Some(&status)).await },
+            );
+        let asked = async |request| {
+            let (reply, answer) = oneshot::channel();
+            let heard = Heard::Request(request, Some(reply));
+            ask.send(heard).await.unwrap();
+            answer.await
+        };
+        let told = asked(ControlRequest::Status).await.unwrap();
+        let ControlReply::Status(told) = told else {
+            panic!("{told:?}")
+        };
+        assert_eq!((told.open_streams, told.idle_ms), (1, 0));
+        assert_eq!(told.expires_in_ms, Some(5000));
+        assert!(told.memory_bytes.is_some());
+        let ControlReply::Refused(refused) = asked(ControlRequest::Pause).await.unwrap() else {
+            panic!("it was done")
+        };
+        assert_eq!(refused.code, ErrorCode::Conflict);
+        // That is told by the end itself.
+        asked(ControlRequest::Stop { orderly: true })
+            .await
+            .unwrap_err();
+        let ending = busy.await.unwrap();
+        assert_eq!((ending.reason, ending.orderly), (EndReason::Stopped, true));
     }
 }

@@ -1,4 +1,4 @@
-//! A host disk without room for a snapshot or a template: refused with the reason, nothing left,
+//! A host disk without room for a snapshot, a copy or a template: refused with the reason, nothing left,
 //! and the machine runs.
 
 use std::fs;
@@ -118,6 +118,26 @@ async fn a_snapshot_that_does_not_fit_is_refused_and_the_machine_runs_on() {
     restored.wait_ready(|_| {}).await.unwrap();
     writes(&mut restored).await;
     restored.stop(true).await.unwrap();
+    traces::assert_none(&world);
+}
+
+#[tokio::test]
+async fn a_copy_of_a_disk_that_does_not_fit_is_refused_and_the_machine_runs_on() {
+    if !has_own_mounts() {
+        return;
+    }
+    let world = world();
+    let mut machine = started(&client(&world), &small()).await;
+    let fill = "head -c 16M /dev/urandom > /root/much";
+    assert_eq!(output(&mut machine, fill).await.1, 0);
+    let disk = world.home().join("small");
+    small_disk(&disk, 4 << 20);
+    let error = machine.copy_disk(&disk.join("copy")).await.unwrap_err();
+    assert_eq!(error.code().as_str(), "no_space", "{}", chain(&error));
+    assert!(error.hint().is_some_and(|hint| hint.contains("room")));
+    assert!(names(&disk).is_empty(), "{:?}", names(&disk));
+    writes(&mut machine).await;
+    machine.stop(true).await.unwrap();
     traces::assert_none(&world);
 }
 

@@ -20,7 +20,7 @@ use super::sdk::{output, pyro, stopped_over};
 use super::world;
 
 /// How long a machine of these tests may be unused.
-const IDLE: Duration = Duration::from_secs(3);
+const IDLE: Duration = Duration::from_secs(2);
 
 /// A machine that keeps `name` in the world's home.
 fn keeping(world: &World, name: &str, from: DiskOrigin) -> MachineOptions {
@@ -217,7 +217,7 @@ async fn a_machine_that_nobody_uses_ends_in_order() {
     let mut machine = ordered(&world, &options).await.unwrap();
     let ttl = u64::try_from(IDLE.as_millis()).unwrap();
     // A stream of somebody's, longer than the machine may be unused.
-    let sleep = ExecOptions::new(Program::shell("echo begun; sleep 5"));
+    let sleep = ExecOptions::new(Program::shell("echo begun; sleep 3"));
     let mut exec = machine.exec(&sleep).await.unwrap();
     exec.next().await.unwrap();
     let status = machine.status().await.unwrap();
@@ -229,14 +229,14 @@ async fn a_machine_that_nobody_uses_ends_in_order() {
     // A job of nobody's, for as long.
     let socket = machine.ready().unwrap().agent_socket.clone();
     let begun = Instant::now();
-    let job = json!({"action": "exec", "command": "sleep 5", "detach": true});
+    let job = json!({"action": "exec", "command": "sleep 3", "detach": true});
     let (_, started) = spawn_blocking(move || Peer::ask(&socket, &job))
         .await
         .unwrap();
     assert_eq!(started["state"], "running");
     assert_eq!(machine.wait_end().await.unwrap(), EndReason::Expired);
     let lived = begun.elapsed();
-    assert!(lived >= Duration::from_secs(5) + IDLE, "{lived:?}");
+    assert!(lived >= Duration::from_secs(3) + IDLE, "{lived:?}");
     let end = ended(&world);
     assert_eq!((end.reason, end.orderly), (EndReason::Expired, true));
     assert_clean(&world.home().join("disk"));

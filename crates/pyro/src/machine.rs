@@ -73,7 +73,7 @@ pub struct Keep {
     /// What the disk begins as.
     pub from: DiskOrigin,
     /// The file in which the supervisor writes down the end of the machine, as a
-    /// [`pyro_protocol::supervise::EndRecord`] in JSON, when nothing else of it is left.
+    /// [`EndRecord`](crate::EndRecord) in JSON, when nothing else of it is left.
     pub end_record: Option<PathBuf>,
 }
 

@@ -8,7 +8,7 @@ const README: &str = "README.md";
 const EXIT_CODES: &str = "crates/pyro-cli/src/exit_code.rs";
 
 /// A constant and its copy: path and name of each, and what the copy adds.
-const COPIES: [(&str, &str, &str, &str, &str); 3] = [
+const COPIES: [(&str, &str, &str, &str, &str); 4] = [
     (
         "crates/pyro-agent/src/init/power.rs",
         "MARK",
@@ -28,6 +28,13 @@ const COPIES: [(&str, &str, &str, &str, &str); 3] = [
         "LINK_PORT_NAME",
         "crates/pyro-vm/src/qemu/args.rs",
         "LINK_PORT",
+        "",
+    ),
+    (
+        "crates/pyro-agent/src/init/power.rs",
+        "NOT_WRITTEN_BACK",
+        "crates/pyro-supervisor/src/diagnosis.rs",
+        "AGENT_NOT_WRITTEN_BACK",
         "",
     ),
 ];
@@ -158,10 +165,12 @@ mod tests {
     fn words_that_differ_are_reported() {
         let sample = |mark: &str| {
             let diagnosis = format!(
-                "const AGENT_POWER_OFF: &str = \"{mark}\";\nconst AGENT_FATAL: &str = \"a: fatal: cause=\";\n"
+                "const AGENT_POWER_OFF: &str = \"{mark}\";\nconst AGENT_FATAL: &str = \"a: fatal: cause=\";\nconst AGENT_NOT_WRITTEN_BACK: &str = \", not\";\n"
             );
+            let power =
+                "const MARK: &str = \"a: off\";\nconst NOT_WRITTEN_BACK: &str = \", not\";\n";
             let tree = tree(&[
-                (COPIES[0].0, "const MARK: &str = \"a: off\";"),
+                (COPIES[0].0, power),
                 (COPIES[1].0, "const MARK: &str = \"a: fatal:\";"),
                 (COPIES[0].2, &diagnosis),
                 (COPIES[2].0, "pub const LINK_PORT_NAME: &str = \"b\";"),

@@ -97,12 +97,31 @@ async fn a_kept_disk_has_what_was_synced_before_its_vmm_was_killed() {
     // What is there is not written over, and a start that fails leaves it.
     let new = ordered(&world, &keeping(&world, "disk", DiskOrigin::New)).await;
     assert_eq!(new.unwrap_err().code(), ErrorCode::AlreadyExists);
+    assert_eq!(ended(&world).reason, EndReason::Failed);
     let mut machine = ordered(&world, &keeping(&world, "disk", DiskOrigin::There))
         .await
         .unwrap();
     assert_eq!(machine.ready().unwrap().started, StartKind::BootedFromDisk);
     let all = "cat /data/[0-9]* | sort -n | tail -1; ls /data | grep -c '^[0-9]'";
     assert_eq!(output(&mut machine, all).await.0, "300\n300\n");
+    assert_eq!(
+        output(&mut machine, "echo 301 > /data/301; sync").await.1,
+        0
+    );
+
+    // Now with the supervisor, which leaves it to the VMM's user.
+    let [supervisor] = traces::supervisors(&world)[..] else {
+        panic!("one supervisor")
+    };
+    kill(supervisor);
+    machine.wait_end().await.unwrap_err();
+    drop(machine);
+    assert_eq!(world.pyro(&["gc"]).run().code(), 0);
+    assert!(!end_record(&world).exists());
+    let mut machine = ordered(&world, &keeping(&world, "disk", DiskOrigin::There))
+        .await
+        .unwrap();
+    assert_eq!(output(&mut machine, all).await.0, "301\n301\n");
     assert_eq!(machine.stop(true).await.unwrap(), EndReason::Stopped);
     let end = ended(&world);
     assert_eq!((end.reason, end.orderly), (EndReason::Stopped, true));
@@ -193,6 +212,22 @@ async fn a_copy_of_a_disk_is_clean_and_boots_while_its_machine_runs_on() {
     machine.resume().await.unwrap();
     assert_eq!(output(&mut machine, "cat /root/file").await.0, "second\n");
     assert_eq!(partial(&world, machine.id()), Vec::<PathBuf>::new());
+    let snapshot = world.home().join("snapshot");
+    machine.snapshot(&snapshot).await.unwrap();
+    machine.stop(false).await.unwrap();
+    let end = ended(&world);
+    assert_eq!((end.reason, end.orderly), (EndReason::Stopped, false));
+
+    let options = keeping(&world, "third", DiskOrigin::New);
+    let quiet = pyro::progress::ignore();
+    let client = pyro(&world);
+    let third = client.restore_machine("debian:12", &snapshot, false, &options, &quiet);
+    let mut third = third.await.unwrap();
+    third.wait_ready(|_| {}).await.unwrap();
+    assert_eq!(output(&mut third, "cat /root/file").await.0, "second\n");
+    third.stop(true).await.unwrap();
+    assert!(ended(&world).orderly);
+    assert_clean(&world.home().join("third"));
 
     let mut other = ordered(&world, &keeping(&world, "other", DiskOrigin::CopyOf(copy)))
         .await
@@ -200,9 +235,6 @@ async fn a_copy_of_a_disk_is_clean_and_boots_while_its_machine_runs_on() {
     assert_eq!(other.ready().unwrap().started, StartKind::BootedFromDisk);
     assert_eq!(output(&mut other, "cat /root/file").await.0, "first\n");
     other.stop(false).await.unwrap();
-    let end = ended(&world);
-    assert_eq!((end.reason, end.orderly), (EndReason::Stopped, false));
-    machine.stop(false).await.unwrap();
     traces::assert_none(&world);
 }
 

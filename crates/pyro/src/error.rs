@@ -18,8 +18,8 @@ use pyro_protocol::supervise::Failure;
 use serde_json::{Value, json};
 
 use crate::image_build::ImageBuildError;
-use crate::workspace::WorkspaceError;
 use crate::tree::TreeError;
+use crate::workspace::{PatchError, WorkspaceError};
 use codes::{
     artifact_code, directory_code, io_code, kernel_code, layer_code, oci_code, publish_code,
     recipe_code, runtime_code, store_code,
@@ -130,6 +130,9 @@ pub enum Error {
     /// A workspace cannot be used as asked for.
     #[error(transparent)]
     Workspace(Box<WorkspaceError>),
+    /// A patch cannot be applied to a workspace.
+    #[error(transparent)]
+    Patch(Box<PatchError>),
     /// A Dockerfile could not be built.
     #[error(transparent)]
     ImageBuild(#[from] ImageBuildError),
@@ -170,6 +173,12 @@ impl From<WorkspaceError> for Error {
     }
 }
 
+impl From<PatchError> for Error {
+    fn from(error: PatchError) -> Self {
+        Self::Patch(Box::new(error))
+    }
+}
+
 impl Error {
     /// Stable class of the failure.
     pub fn code(&self) -> ErrorCode {
@@ -196,6 +205,7 @@ impl Error {
             Self::Unreachable { .. } => ErrorCode::GuestUnreachable,
             Self::Supervisor { .. } => ErrorCode::Internal,
             Self::Workspace(error) => error.code(),
+            Self::Patch(error) => error.code(),
             Self::ImageBuild(error) => error.code(),
             Self::Tree(error) => error.code(),
             Self::Io { source, .. } | Self::Stream { source, .. } => io_code(source),
@@ -238,6 +248,7 @@ impl Error {
                 "run it again; if it happens twice, report it with `pyro doctor --json`".into(),
             ),
             Self::Workspace(error) => error.hint(),
+            Self::Patch(error) => error.hint(),
             Self::ImageBuild(error) => error.hint(),
             Self::Tree(error) => error.hint(),
             Self::Stream { .. } => None,
@@ -254,6 +265,7 @@ impl Error {
                 "exit_reason": failure.exit_reason,
                 "log_dir": failure.log_dir,
             })),
+            Self::Patch(error) => error.details(),
             _ => None,
         }
     }

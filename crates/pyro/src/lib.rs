@@ -28,6 +28,7 @@ pub mod environment;
 pub mod error;
 pub mod exec;
 pub mod gc;
+mod guest_tree;
 pub mod image_build;
 pub mod machine;
 pub mod prepare;
@@ -38,9 +39,8 @@ pub mod snapshot;
 mod supervisor;
 pub mod template;
 pub mod transfer;
-mod trees;
-pub mod workspace;
 pub mod tree;
+pub mod workspace;
 
 pub use environment::{
     BaseImage, BuiltEnvironment, EnvironmentOptions, PublishOptions, PublishedEnvironment,

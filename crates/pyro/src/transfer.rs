@@ -77,13 +77,15 @@ impl Machine {
     }
 }
 
-fn action(name: &str, request: &impl Serialize) -> Result<Value, Error> {
+/// The request `name` with the fields of `request`.
+pub(crate) fn action(name: &str, request: &impl Serialize) -> Result<Value, Error> {
     let mut request = serde_json::to_value(request).map_err(|error| Error::unreachable(&error))?;
     request["action"] = Value::from(name);
     Ok(request)
 }
 
-async fn send(
+/// Sends an archive as the input of an import that was called.
+pub(crate) async fn send(
     call: &mut Call,
     archive: impl AsyncRead,
     mut on_progress: impl FnMut(ImportProgress),
@@ -125,7 +127,8 @@ async fn send(
     }
 }
 
-async fn receive(
+/// Receives the archive of an export that was called, at most `limit` bytes of it.
+pub(crate) async fn receive(
     call: &mut Call,
     out: impl AsyncWrite,
     limit: u64,

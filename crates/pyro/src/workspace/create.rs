@@ -89,7 +89,7 @@ impl Pyro {
         self.allow_running(None, 1, options.mem_mib).await?;
         self.allow_disk().await?;
         // Told before anything is fetched or started.
-        let source = self.check_seed(&options.seed).await?;
+        let source = self.check_seed(&options.seed, progress).await?;
         let environment = self
             .ready_environment(
                 &options.environment,

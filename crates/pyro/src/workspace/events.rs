@@ -53,23 +53,23 @@ pub(super) enum Event<'a> {
         path: &'a str,
         replacements: u64,
     },
-    #[expect(dead_code, reason = "patches, syncs and exports follow")]
     PatchApply {
         files: u64,
     },
-    #[expect(dead_code, reason = "patches, syncs and exports follow")]
     SyncPush {
         source: &'a str,
         destination: &'a str,
         entries: u64,
     },
-    #[expect(dead_code, reason = "patches, syncs and exports follow")]
     SyncPull {
         source: &'a str,
         destination: &'a str,
         entries: u64,
     },
-    #[expect(dead_code, reason = "patches, syncs and exports follow")]
+    Apply {
+        checkout: &'a str,
+        files: u64,
+    },
     Export {
         path: &'a str,
         output_path: &'a str,

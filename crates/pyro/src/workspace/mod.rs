@@ -5,13 +5,19 @@
 //! end what a process that died had begun ([`settle`]). Commands, files and trees need no lock: they go to the machine
 //! ([`live`]), which several clients use at once. It never runs anything on the host.
 
+mod changes;
+mod contents;
 mod create;
+mod diff;
 mod error;
 mod events;
 mod exec;
+mod export;
 mod files;
 mod fork;
+mod guest_edit;
 mod history;
+mod host_apply;
 mod jobs;
 mod life;
 mod limits;
@@ -19,6 +25,7 @@ mod live;
 mod lock;
 mod machine;
 mod names;
+mod patch;
 mod payload;
 mod place;
 mod reset;
@@ -28,6 +35,8 @@ mod snapshots;
 mod state;
 mod status;
 pub(crate) mod store;
+mod summary;
+mod sync;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -43,17 +52,25 @@ use state::{Verdict, Wish, decide};
 use store::{Row, Store};
 
 pub use create::CreateOptions;
+pub use diff::{DEFAULT_PATCH, DiffEntry, DiffOptions, DiffPayload, DiffStatus, DiffSummary};
 pub use error::WorkspaceError;
 pub use exec::WorkspaceExec;
+pub use export::{ExportFormat, ExportOptions, ExportPayload};
 pub use files::*;
 pub use fork::WorkspaceForkOptions;
+pub use host_apply::{HostApplyOptions, HostApplyPayload};
 pub use jobs::{JobOutputPayload, JobPayload};
 pub use life::Update;
 pub use names::{BASELINE, Labels, SnapshotName, Ttl};
+pub use patch::{PatchEntry, PatchError, PatchHunk, PatchOptions, PatchPayload, PatchSummary};
 pub use payload::*;
-pub use seed::SeedOptions;
+pub use seed::{SeedOptions, SeedOrigin};
 pub use state::WorkspaceState;
 pub use store::connection::StoreError;
+pub use summary::{
+    SummaryChanges, SummaryCommands, SummaryOutcome, SummaryPayload, SummarySnapshots,
+};
+pub use sync::{SyncPayload, SyncPullOptions, SyncPushOptions, WorkspaceSync};
 
 /// The database, opened when it is first needed and shared by clones.
 #[derive(Clone, Debug, Default)]
@@ -280,6 +297,11 @@ fn refused(row: &Row, wish: Wish, remedy: Option<Wish>) -> Error {
         remedy: remedy.map(Wish::verb),
     }
     .into()
+}
+
+/// Whether a guest says that there is no such thing.
+fn is_gone(error: &Error) -> bool {
+    matches!(error, Error::Guest(reply) if reply.code == pyro_protocol::code::ErrorCode::NotFound)
 }
 
 /// Seconds since 1970, to the millisecond.

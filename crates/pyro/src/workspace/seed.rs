@@ -1,18 +1,23 @@
 //! What a workspace begins with: packed on the host, kept as a tar, put into the guest, and made its baseline.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use pyro_image::blocking::blocking;
 use pyro_protocol::archive::import::TreeImport;
 use pyro_protocol::index::TreeEnd;
 use serde_json::{Value, json};
 
 use super::payload::{WORKSPACE_PATH, WorkspaceSeed};
+use super::place::make_private;
 use super::settle::remove_file;
 use super::{BASELINE, Workspace};
 use crate::error::Error;
 use crate::exec::Call;
 use crate::machine::Machine;
-use crate::{ProgressSink, Pyro, trees};
+use crate::tree::{OpenSeed, SeedHost, SeedLimits, SeedMode, SeedPreview, SeedSource};
+use crate::{ProgressSink, Pyro, guest_tree};
 
 /// A seed on the host.
 #[derive(Clone, Debug)]
@@ -26,20 +31,133 @@ pub(super) struct PackedSeed {
 }
 
 /// What a workspace begins with.
-#[derive(Clone, Debug, Default)]
-pub struct SeedOptions {}
+#[derive(Clone, Debug)]
+pub struct SeedOptions {
+    /// The source.
+    pub source: SeedSource,
+    /// Who chose it.
+    pub origin: SeedOrigin,
+    /// What it may hold.
+    pub limits: SeedLimits,
+    /// The caller's environment variables, of which Git is passed what it needs.
+    pub variables: Vec<(OsString, OsString)>,
+}
+
+impl Default for SeedOptions {
+    /// Nothing.
+    fn default() -> Self {
+        Self::new(SeedSource::Empty, SeedOrigin::ManualSeedPath)
+    }
+}
+
+impl SeedOptions {
+    /// A source with the usual limits.
+    pub fn new(source: SeedSource, origin: SeedOrigin) -> Self {
+        Self {
+            source,
+            origin,
+            limits: SeedLimits::default(),
+            variables: Vec::new(),
+        }
+    }
+}
+
+/// Who chose what a workspace begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SeedOrigin {
+    /// The caller named it.
+    ManualSeedPath,
+    /// It is the project that a server was started for.
+    ProjectPath,
+    /// It is a repository.
+    RepoUrl,
+}
+
+impl SeedOrigin {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::ManualSeedPath => "manual_seed_path",
+            Self::ProjectPath => "project_path",
+            Self::RepoUrl => "repo_url",
+        }
+    }
+}
+
+/// A source that was found to be usable.
+#[derive(Debug)]
+pub(super) struct CheckedSeed {
+    open: Arc<OpenSeed>,
+    origin: SeedOrigin,
+    limits: SeedLimits,
+}
 
 impl Pyro {
-    pub(super) async fn check_seed(&self, _options: &SeedOptions) -> Result<(), Error> {
-        Ok(())
+    /// What would be put into a workspace: how much, and what a person should know before.
+    ///
+    /// # Errors
+    /// What exceeds the limits is told with the largest entries.
+    pub async fn preview_seed(
+        &self,
+        options: &SeedOptions,
+        progress: &ProgressSink,
+    ) -> Result<SeedPreview, Error> {
+        let (_, preview) = self.open_seed(options, progress).await?;
+        Ok(preview)
     }
 
+    async fn open_seed(
+        &self,
+        options: &SeedOptions,
+        progress: &ProgressSink,
+    ) -> Result<(OpenSeed, SeedPreview), Error> {
+        let staging = self.settings().home.seeds();
+        make_private(&staging)?;
+        let (options, progress) = (options.clone(), progress.clone());
+        let search_path = self.settings().search_path.clone();
+        blocking(move || {
+            let host = SeedHost {
+                search_path: &search_path,
+                variables: &options.variables,
+                staging: &staging,
+            };
+            let open = options.source.open(&host, &progress)?;
+            let preview = open.preview(&options.limits)?;
+            Ok((open, preview))
+        })
+        .await
+    }
+
+    /// Refuses what cannot be packed; `None` for an empty seed.
+    pub(super) async fn check_seed(
+        &self,
+        options: &SeedOptions,
+        progress: &ProgressSink,
+    ) -> Result<Option<CheckedSeed>, Error> {
+        if options.source == SeedSource::Empty {
+            return Ok(None);
+        }
+        let (open, _) = self.open_seed(options, progress).await?;
+        Ok(Some(CheckedSeed {
+            open: Arc::new(open),
+            origin: options.origin,
+            limits: options.limits,
+        }))
+    }
+
+    /// Packs a seed into the directory of seeds, under the name of its digest.
     pub(super) async fn pack_seed(
         &self,
-        _source: (),
-        _progress: &ProgressSink,
+        checked: Option<CheckedSeed>,
+        progress: &ProgressSink,
     ) -> Result<Option<PackedSeed>, Error> {
-        Ok(None)
+        let Some(checked) = checked else {
+            return Ok(None);
+        };
+        let directory = self.settings().home.seeds();
+        let progress = progress.clone();
+        blocking(move || checked.pack(&directory, &progress))
+            .await
+            .map(Some)
     }
 
     /// Removes a seed that no workspace began with any more.
@@ -54,6 +172,65 @@ impl Pyro {
     /// Where a seed lies.
     pub(super) fn seed_tar(&self, digest: &str) -> PathBuf {
         self.settings().home.seeds().join(format!("{digest}.tar"))
+    }
+}
+
+impl CheckedSeed {
+    fn pack(
+        self,
+        directory: &std::path::Path,
+        progress: &ProgressSink,
+    ) -> Result<PackedSeed, Error> {
+        let io = |action| {
+            move |source: std::io::Error| Error::Io {
+                action,
+                path: directory.to_owned(),
+                source,
+            }
+        };
+        // It has no name before it is whole, so that a kill leaves none.
+        let mut file = tempfile::Builder::new()
+            .prefix(".partial-")
+            .tempfile_in(directory)
+            .map_err(io("write to"))?;
+        let mut out = std::io::BufWriter::new(file.as_file_mut());
+        let summary = self.open.pack(&self.limits, &mut out, progress)?;
+        std::io::Write::flush(&mut out).map_err(io("write to"))?;
+        drop(out);
+        file.as_file().sync_data().map_err(io("write to"))?;
+        let digest = summary.sha256.hex();
+        let tar = directory.join(format!("{digest}.tar"));
+        file.persist(&tar)
+            .map_err(|error| io("write to")(error.error))?;
+        let seed_path = self.open.seed_path().map(|path| path.display().to_string());
+        Ok(PackedSeed {
+            tar,
+            digest,
+            seed: WorkspaceSeed {
+                mode: mode(self.open.mode()).into(),
+                destination: WORKSPACE_PATH.into(),
+                entry_count: summary.entry_count,
+                bytes_written: summary.bytes_written,
+                origin_kind: self.origin.as_str().into(),
+                origin_ref: self
+                    .open
+                    .origin_ref()
+                    .map(str::to_owned)
+                    .or_else(|| seed_path.clone()),
+                seed_path,
+            },
+        })
+    }
+}
+
+/// The word as it stands in payloads.
+fn mode(mode: SeedMode) -> &'static str {
+    match mode {
+        SeedMode::Empty => "empty",
+        SeedMode::Directory => "directory",
+        SeedMode::TarArchive => "tar_archive",
+        SeedMode::GitCheckout => "git_checkout",
+        SeedMode::Repository => "repository",
     }
 }
 
@@ -107,5 +284,5 @@ pub(super) fn keep_tree(name: &str) -> Value {
 
 /// The end of a request about a tree whose lines do not matter.
 pub(super) async fn follow(call: Call) -> Result<TreeEnd, Error> {
-    trees::follow(call, |_| Ok(()), |_| {}).await
+    guest_tree::follow(call, |_| Ok(()), |_| {}).await
 }

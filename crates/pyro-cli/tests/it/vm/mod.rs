@@ -35,6 +35,7 @@ mod transfer;
 mod trees;
 mod vsock;
 mod workspace_life;
+mod workspace_trees;
 
 use pyro_testing::World;
 

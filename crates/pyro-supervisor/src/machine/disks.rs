@@ -8,7 +8,7 @@ use pyro_protocol::supervise::{Failure, FailureCause, MachineOrder, Role};
 use pyro_vm::disk::{BlankDisk, DiskError, Files, Journal, Mke2fs, clone_sparse};
 
 use super::fault::{unwritable, with_hint};
-use super::upper::open_unused;
+use super::upper::{open_unused, take_over};
 use super::work::Work;
 use crate::diagnosis::failure;
 use crate::journal::make_private_dir;
@@ -28,13 +28,14 @@ pub(super) enum DiskSource {
     Blank,
     /// As that of a snapshot.
     Snapshot(PathBuf),
-    /// As another disk, which no machine may write to meanwhile.
+    /// As another disk, once no machine writes to it.
     Disk(PathBuf),
-    /// As it is.
+    /// As it is, once no machine writes to it.
     There,
 }
 
-/// Makes the disk that the machine's role needs: for one that runs an environment at `upper`, from `source`.
+/// Makes the disk that the machine's role needs, or makes it this user's where it is there: for one that runs an environment at
+/// `upper`, from `source`.
 pub(super) async fn make(
     order: &MachineOrder,
     source: DiskSource,
@@ -51,7 +52,7 @@ pub(super) async fn make(
                 }
                 DiskSource::Snapshot(disk) => work.run(move || copy(&disk, &upper)).await,
                 DiskSource::Disk(disk) => {
-                    let held = open_unused(&disk)?;
+                    let held = open_unused(&disk).await?;
                     let copied = work.run(move || {
                         let copied = copy(&disk, &upper);
                         drop(held);
@@ -59,7 +60,7 @@ pub(super) async fn make(
                     });
                     copied.await
                 }
-                DiskSource::There => return Ok(()),
+                DiskSource::There => Ok(take_over(&upper).await),
             };
             copied?
         }

@@ -7,14 +7,22 @@ use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use pyro_protocol::code::ErrorCode;
 use pyro_protocol::supervise::{Failure, FailureCause, MachineOrder, Role, Start};
 use pyro_vm::snapshot::DISK_FILE;
 use rustix::fs::{FlockOperation, OFlags, flock};
+use tokio::time::{Instant, sleep};
 
 use super::fault::{partial_name, unwritable, with_code};
 use crate::diagnosis::failure;
+
+/// How long the disk of a VMM that was killed may stay locked: until the kernel has taken back all of its memory.
+const UNLOCK_DEADLINE: Duration = Duration::from_secs(3);
+
+/// Time between two looks at the lock.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// The disk that the guest writes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +36,7 @@ pub(super) enum Upper {
 }
 
 impl Upper {
-    /// The disk that is ordered. One that is to be there is made this user's; where one is to be made nothing may be.
+    /// The disk that is ordered, if there is one to begin with, or nothing where one is to be made.
     pub(super) fn ordered(order: &MachineOrder) -> Result<Self, Box<Failure>> {
         let Some(kept) = &order.kept_disk else {
             return match order.start {
@@ -61,9 +69,7 @@ impl Upper {
         })?;
         match &order.start {
             Start::KeptDisk => {
-                let disk = open_unused(kept)?;
-                make_ours(&disk)
-                    .map_err(|error| unwritable("taking over the disk", kept, &error))?;
+                open_told(kept)?;
                 Ok(Self::Kept(kept.clone()))
             }
             Start::Cold
@@ -128,25 +134,43 @@ impl Upper {
     }
 }
 
-/// Opens a disk of this user's that no machine writes to. As long as the file is open none will.
-pub(super) fn open_unused(path: &Path) -> Result<File, Box<Failure>> {
-    let disk = open(path).map_err(|error| match error.kind() {
+/// Makes a disk that is there this user's, once no machine writes to it.
+pub(super) async fn take_over(path: &Path) -> Result<(), Box<Failure>> {
+    let disk = open_unused(path).await?;
+    make_ours(&disk).map_err(|error| unwritable("taking over the disk", path, &error))
+}
+
+/// Opens a disk that no machine writes to. As long as the file is open none will.
+pub(super) async fn open_unused(path: &Path) -> Result<File, Box<Failure>> {
+    let disk = open_told(path)?;
+    let give_up = Instant::now() + UNLOCK_DEADLINE;
+    loop {
+        match flock(&disk, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => return Ok(disk),
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < give_up => {
+                sleep(LOOK_EVERY).await;
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(refused(
+                    ErrorCode::Conflict,
+                    format!("a machine writes to the disk `{}`", path.display()),
+                    "end that machine first",
+                ));
+            }
+            Err(error) => return Err(unwritable("locking the disk", path, &error.into())),
+        }
+    }
+}
+
+fn open_told(path: &Path) -> Result<File, Box<Failure>> {
+    open(path).map_err(|error| match error.kind() {
         ErrorKind::NotFound => refused(
             ErrorCode::NotFound,
             format!("there is no disk `{}`", path.display()),
             "name a disk that is there",
         ),
         _ => unwritable("opening the disk", path, &error),
-    })?;
-    match flock(&disk, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => Ok(disk),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(refused(
-            ErrorCode::Conflict,
-            format!("a machine writes to the disk `{}`", path.display()),
-            "end that machine first",
-        )),
-        Err(error) => Err(unwritable("locking the disk", path, &error.into())),
-    }
+    })
 }
 
 /// Waits until the directory that `path` is in is on the disk.
@@ -207,8 +231,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_is_there_is_neither_replaced_nor_missed() {
+    #[tokio::test]
+    async fn what_is_there_is_neither_replaced_nor_missed() {
         let home = tempfile::tempdir().unwrap();
         let disk = home.path().join("disk");
         let there = keeping(home.path(), Start::KeptDisk);
@@ -217,6 +241,7 @@ mod tests {
         std::fs::write(&disk, "precious").unwrap();
         std::fs::set_permissions(&disk, Permissions::from_mode(0o644)).unwrap();
         assert_eq!(Upper::ordered(&there).unwrap(), Upper::Kept(disk.clone()));
+        take_over(&disk).await.unwrap();
         assert_eq!(disk.metadata().unwrap().mode() & 0o777, 0o600);
         let begun = Upper::ordered(&keeping(home.path(), Start::Cold)).unwrap_err();
         assert_eq!(begun.code, ErrorCode::AlreadyExists);
@@ -244,18 +269,21 @@ mod tests {
         assert!(disk.exists() && !partial.exists());
     }
 
-    #[test]
-    fn a_disk_that_a_machine_writes_to_is_left_to_it() {
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_a_machine_writes_to_is_left_to_it() {
         let home = tempfile::tempdir().unwrap();
-        let disk = File::create(home.path().join("disk")).unwrap();
+        let path = home.path().join("disk");
+        let disk = File::create(&path).unwrap();
         flock(&disk, FlockOperation::NonBlockingLockExclusive).unwrap();
-        let there = keeping(home.path(), Start::KeptDisk);
-        assert_eq!(
-            Upper::ordered(&there).unwrap_err().code,
-            ErrorCode::Conflict
-        );
-        drop(disk);
-        Upper::ordered(&there).unwrap();
+        let refused = take_over(&path).await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::Conflict);
+        // A VMM that was killed lets it go a little later.
+        let dying = async {
+            sleep(UNLOCK_DEADLINE / 2).await;
+            drop(disk);
+        };
+        let (taken, ()) = tokio::join!(take_over(&path), dying);
+        taken.unwrap();
     }
 
     #[test]

@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_beyond_all_clocks_is_none() {
+    fn a_time_beyond_all_clocks_never_comes() {
         let life = Lifetime::new(Expiry::Age { ttl_ms: u64::MAX }, Instant::now());
         assert!(
             life.ends(Streams::default())

@@ -28,6 +28,9 @@ const STOP_DEADLINE: Duration = Duration::from_mins(1);
 /// Longest time for a supervisor to tell how its machine is.
 const STATUS_DEADLINE: Duration = Duration::from_secs(5);
 
+/// Longest time between the end of a machine's directory and the record of it.
+const RECORD_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Time between two looks at whether a supervisor is gone.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -132,9 +135,17 @@ impl Live {
     }
 
     /// How it ended, which its supervisor wrote down unless it was killed.
-    pub(crate) fn end(&self, place: &Place) -> Stopped {
-        let record = read_end(&place.end_record(&self.machine_id));
-        match record.filter(|record| record.machine_id == self.machine_id) {
+    pub(crate) async fn end(&self, place: &Place) -> Stopped {
+        let path = place.end_record(&self.machine_id);
+        let read = || read_end(&path).filter(|record| record.machine_id == self.machine_id);
+        let until = Instant::now() + RECORD_PATIENCE;
+        let mut record = read();
+        // A supervisor that was killed leaves its directory; one that ends removes that first, and writes last.
+        while record.is_none() && !self.lock.exists() && Instant::now() < until {
+            sleep(LOOK).await;
+            record = read();
+        }
+        match record {
             Some(record) => Stopped {
                 at: seconds(record.at_ms),
                 reason: record.reason,

@@ -265,7 +265,7 @@ impl Workspace {
         if !live.gone(PATIENCE).await {
             return error;
         }
-        let stopped = live.end(&self.place());
+        let stopped = live.end(&self.place()).await;
         WorkspaceError::Stopped {
             id: self.id.clone(),
             code: stopped.code(),

@@ -1,7 +1,7 @@
 //! Patches applied to a workspace: worked out on the host against what the guest has, then carried out as a whole.
 
 use base64::Engine as _;
-use pyro_patch::apply::{Fuzz, HunkReport, HunkStatus, Whitespace};
+use pyro_patch::apply::{Failure, Fuzz, HunkReport, HunkStatus, Misfit, Whitespace};
 use pyro_patch::parse;
 use pyro_patch::plan::{self, Entry, FileReport, FileStatus, Operation, Plan, PlanError, Report};
 use pyro_protocol::code::ErrorCode;
@@ -484,7 +484,7 @@ fn hunk(report: &HunkReport) -> PatchHunk {
         },
         HunkStatus::Failed(failure) => PatchHunk {
             status: "failed",
-            reason: Some(failure.misfit.to_string()),
+            reason: Some(reason(failure)),
             at_line: Some(failure.at),
             expected: failure.expected.lines.clone(),
             found: failure.found.lines.clone(),
@@ -492,6 +492,16 @@ fn hunk(report: &HunkReport) -> PatchHunk {
             ..base
         },
     }
+}
+
+fn reason(failure: &Failure) -> String {
+    if failure.misfit == Misfit::Lines
+        && !failure.expected.lines.is_empty()
+        && failure.expected == failure.found
+    {
+        return "its lines are there, but with less context on one side of its changes it belongs at that end of the file: give as much on both sides, or allow fuzz".into();
+    }
+    failure.misfit.to_string()
 }
 
 fn summary(files: &[FileReport]) -> PatchSummary {

@@ -76,7 +76,7 @@ impl Workspace {
         let Some(machine_id) = row.machine_id.take() else {
             return Ok(());
         };
-        let stopped = self.live_of(&machine_id).end(&self.place());
+        let stopped = self.live_of(&machine_id).end(&self.place()).await;
         self.interrupt_commands().await?;
         row.state = WorkspaceState::Stopped;
         row.stopped = Some(stopped);

@@ -120,7 +120,7 @@ async fn a_bug_is_fixed_in_a_copy_of_a_checkout_and_comes_back_as_a_patch() {
     );
 
     // What does not fit changes nothing, and says what was found where.
-    let wrong = "--- a/src/main.py\n+++ b/src/main.py\n@@ -1,2 +1,2 @@\n def g(x):\n-    return x - 1\n+    return x + 1\n";
+    let wrong = "--- a/src/main.py\n+++ b/src/main.py\n@@ -1,3 +1,3 @@\n def g(x):\n-    return x - 1\n+    return x + 1\n \n";
     let refused = workspace
         .apply_patch(wrong.as_bytes(), &PatchOptions::default())
         .await
@@ -363,11 +363,10 @@ async fn only_what_differs_is_synced_and_a_failure_changes_nothing() {
         "other\n49\nd\ndangling\n"
     );
 
-    // Something stands in the way: a file where a directory is to go.
-    fs::create_dir(source.join("e")).unwrap();
-    fs::write(source.join("e/f"), "x").unwrap();
+    // Something stands in the way: a directory where a file is to go.
+    fs::write(source.join("e"), "x").unwrap();
     fs::write(source.join("d/9"), "changed").unwrap();
-    sh(&workspace, "echo file > e").await;
+    sh(&workspace, "mkdir e && echo file > e/f").await;
     let refused = push(&options).await.unwrap_err();
     assert!(matches!(refused, Error::Guest(_)), "{refused}");
     assert_eq!(
@@ -390,7 +389,7 @@ async fn only_what_differs_is_synced_and_a_failure_changes_nothing() {
     assert_eq!(fs::read_to_string(pulled.join("1")).unwrap(), "back\n");
     let events: Vec<Value> = workspace.events(0.0).await.unwrap();
     let pushes = events.iter().filter(|event| event["kind"] == "sync_push");
-    assert_eq!(pushes.count(), 3);
+    assert_eq!(pushes.count(), 3, "those that failed or were tried are none");
 
     let out = world.home().join("one");
     let export = async |path: &str, overwrite| {

@@ -1,3 +1,5 @@
+//! Where hunks go, and what is told of those that go nowhere.
+
 use super::*;
 use crate::limits::SHOWN_LINES;
 use crate::parse::{self, parse};

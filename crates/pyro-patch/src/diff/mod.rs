@@ -3,6 +3,7 @@
 //! Owns the text of a patch: names, modes, ids, hunks. It looks at contents that the caller
 //! has read and never at a tree. A patch ends at a file's border: no file is told by half.
 
+mod lines;
 mod renames;
 mod render;
 #[cfg(test)]

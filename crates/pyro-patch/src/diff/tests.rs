@@ -1,3 +1,5 @@
+//! Patches as they are printed, caps and pairs.
+
 use super::*;
 
 fn side(mode: Mode, content: &[u8]) -> Side {

@@ -3,12 +3,14 @@
 use std::io::Write as _;
 
 use gix_imara_diff::sources::byte_lines;
-use gix_imara_diff::{Algorithm, Diff, Hunk, InternedInput, Token};
+use gix_imara_diff::{Hunk, InternedInput, Token};
+
+use super::lines;
 
 /// Two texts, and which of their lines differ.
 pub(super) struct Changed<'a> {
     input: InternedInput<&'a [u8]>,
-    diff: Diff,
+    hunks: Vec<Hunk>,
 }
 
 impl<'a> Changed<'a> {
@@ -17,22 +19,21 @@ impl<'a> Changed<'a> {
         let mut input = InternedInput::default();
         input.update_before(byte_lines(old));
         input.update_after(byte_lines(new));
-        let mut diff = Diff::compute(Algorithm::Histogram, &input);
-        diff.postprocess_lines(&input);
-        Self { input, diff }
+        let hunks = lines::compare(&input);
+        Self { input, hunks }
     }
 
     pub(super) fn added(&self) -> usize {
-        self.diff.count_additions() as usize
+        self.hunks.iter().map(|hunk| hunk.after.len()).sum()
     }
 
     pub(super) fn deleted(&self) -> usize {
-        self.diff.count_removals() as usize
+        self.hunks.iter().map(|hunk| hunk.before.len()).sum()
     }
 
     /// Whether no line differs, because both are empty.
     pub(super) fn is_empty(&self) -> bool {
-        self.diff.hunks().next().is_none()
+        self.hunks.is_empty()
     }
 
     /// How much of the larger text is in the other, in percent: 99 at most.
@@ -40,12 +41,12 @@ impl<'a> Changed<'a> {
         let size = |tokens: &[Token]| -> usize {
             tokens.iter().map(|token| self.line(*token).len()).sum()
         };
-        let kept = |at: &usize| u32::try_from(*at).is_ok_and(|at| !self.diff.is_removed(at));
         let before = &self.input.before;
-        let common: usize = (0..before.len())
-            .filter(kept)
-            .map(|at| self.line(before[at]).len())
-            .sum();
+        let gone = self
+            .hunks
+            .iter()
+            .map(|hunk| size(&before[hunk.before.start as usize..hunk.before.end as usize]));
+        let common = size(before) - gone.sum::<usize>();
         let larger = size(before).max(size(&self.input.after)).max(1);
         (common.saturating_mul(100) / larger).min(99)
     }
@@ -59,7 +60,7 @@ impl<'a> Changed<'a> {
 pub(super) fn print(changed: &Changed<'_>, context: usize, patch: &mut Vec<u8>) {
     let context = u32::try_from(context).unwrap_or(u32::MAX);
     let mut group: Vec<Hunk> = Vec::new();
-    for hunk in changed.diff.hunks() {
+    for hunk in &changed.hunks {
         let is_near = group
             .last()
             .is_some_and(|last| hunk.before.start - last.before.end <= context.saturating_mul(2));
@@ -67,7 +68,7 @@ pub(super) fn print(changed: &Changed<'_>, context: usize, patch: &mut Vec<u8>) 
             print_group(changed, &group, context, patch);
             group.clear();
         }
-        group.push(hunk);
+        group.push(hunk.clone());
     }
     print_group(changed, &group, context, patch);
 }

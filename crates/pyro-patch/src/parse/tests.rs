@@ -1,3 +1,5 @@
+//! What text is read as which patch, and every refusal with its line.
+
 use super::*;
 use crate::mode::Mode;
 use crate::patch::{Change, Content, FilePatch, LineKind};

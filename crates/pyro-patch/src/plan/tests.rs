@@ -1,3 +1,5 @@
+//! Plans for a small tree, and everything that does not fit it.
+
 use std::collections::BTreeMap;
 use std::io;
 

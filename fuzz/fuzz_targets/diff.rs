@@ -46,7 +46,12 @@ fuzz_target!(|bytes: &[u8]| {
             assert_eq!(binary.delta.apply(old, MAX_CONTENT).as_deref(), Ok(new));
         }
         patch::Content::Hunks(list) => {
-            let applied = hunks(list, old, &apply::Options::default(), &mut Search::default());
+            let applied = hunks(
+                list,
+                old,
+                &apply::Options::default(),
+                &mut Search::default(),
+            );
             assert_eq!(applied.content.as_deref(), Ok(new));
             let are_exact = |hunk: &apply::HunkReport| hunk.status == HunkStatus::Applied;
             assert!(applied.hunks.iter().all(are_exact));

@@ -80,7 +80,12 @@ fuzz_target!(|bytes: &[u8]| {
             for shown in [&failure.expected, &failure.found] {
                 assert!(shown.lines.len() <= SHOWN_LINES);
                 // What is not UTF-8 becomes three bytes, and what is cut has a mark of three.
-                assert!(shown.lines.iter().all(|line| line.len() <= 3 * SHOWN_BYTES + 3));
+                assert!(
+                    shown
+                        .lines
+                        .iter()
+                        .all(|line| line.len() <= 3 * SHOWN_BYTES + 3)
+                );
             }
         }
     }

@@ -254,6 +254,24 @@ fn a_patch_stays_in_the_working_tree() {
 }
 
 #[test]
+fn a_checkout_that_says_it_lies_elsewhere_is_changed_where_it_lies() {
+    let world = World::new();
+    let (from, to, patch) = changed(&world);
+    let elsewhere = world.directory("elsewhere");
+    git(
+        &from,
+        &["config", "core.worktree", elsewhere.to_str().unwrap()],
+    );
+    let report = apply(&from, &patch, MERGED).unwrap();
+    assert!(report.clean, "{report:?}");
+    for name in ["numbers", "new/file", "binary"] {
+        let found = fs::read(from.join(name)).unwrap();
+        assert_eq!(found, fs::read(to.join(name)).unwrap());
+    }
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+}
+
+#[test]
 fn what_cannot_be_used_has_a_remedy() {
     let world = World::new();
     let (from, _, patch) = changed(&world);

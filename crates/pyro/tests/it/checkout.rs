@@ -346,8 +346,9 @@ fn a_checkout_that_says_it_lies_elsewhere_is_read_where_it_lies() {
         &from,
         &["config", "core.worktree", outside.to_str().unwrap()],
     );
+    write(from.join("new"), "x");
     let (_, to) = world.pack(&checkout(&from, true), "to");
-    assert_eq!(names(&to), set(&["file"]));
+    assert_eq!(names(&to), set(&["file", "new"]));
 }
 
 #[test]

@@ -280,9 +280,11 @@ fn redacted(text: &str) -> String {
     };
     let end = rest.find('/').unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
-    let host = authority
-        .rsplit_once('@')
-        .map_or(authority, |(_, host)| host);
+    let host = match authority.rsplit_once('@') {
+        Some((user, _)) if scheme.eq_ignore_ascii_case("ssh") && !user.contains(':') => authority,
+        Some((_, host)) => host,
+        None => authority,
+    };
     // A query may hold a token.
     let path = path.split(['?', '#']).next().unwrap_or(path);
     clean(&format!("{scheme}://{host}{path}"))
@@ -368,6 +370,9 @@ mod tests {
             ("https://token@host", "https://host"),
             ("me@host:a", "me@host:a"),
             ("/a/b", "/a/b"),
+            // The user of SSH is a name, and part of the address.
+            ("ssh://git@host/a", "ssh://git@host/a"),
+            ("ssh://me:pass@host/a", "ssh://host/a"),
         ] {
             assert_eq!(redacted(url), shown);
         }

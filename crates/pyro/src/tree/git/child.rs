@@ -265,5 +265,46 @@ impl Talk {
 fn text(line: &[u8]) -> String {
     let line = String::from_utf8_lossy(line);
     let clean = line.chars().filter(|letter| !letter.is_control());
-    clean.collect::<String>().trim().to_owned()
+    without_credentials(clean.collect::<String>().trim())
+}
+
+/// A line without the users and passwords of its addresses.
+fn without_credentials(line: &str) -> String {
+    let mut parts = line.split("://");
+    let mut clean = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let ends = |letter: char| matches!(letter, '/' | '\'' | '"' | '`' | ' ');
+        let (authority, rest) = part.split_at(part.find(ends).unwrap_or(part.len()));
+        let host = authority
+            .rsplit_once('@')
+            .map_or(authority, |(_, host)| host);
+        clean.extend(["://", host, rest]);
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_tell_no_credentials() {
+        for (line, clean) in [
+            (
+                "fatal: 'https://me:pass@host/a@b' and ssh://t@h",
+                "fatal: 'https://host/a@b' and ssh://h",
+            ),
+            ("https://token@host: gone", "https://host: gone"),
+            ("me@host:a and no address", "me@host:a and no address"),
+        ] {
+            assert_eq!(without_credentials(line), clean);
+        }
+        let mut talk = Talk::default();
+        let mut said = Vec::new();
+        talk.add(b"10%\r20%\rdone\n\x1b[31mred\n", &mut |line| {
+            said.push(line.to_owned())
+        });
+        assert_eq!(said, ["10%", "20%", "done", "[31mred"]);
+        assert_eq!(talk.last_lines(), ["done", "[31mred"]);
+    }
 }

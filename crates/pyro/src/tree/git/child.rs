@@ -302,7 +302,7 @@ mod tests {
         let mut talk = Talk::default();
         let mut said = Vec::new();
         talk.add(b"10%\r20%\rdone\n\x1b[31mred\n", &mut |line| {
-            said.push(line.to_owned())
+            said.push(line.to_owned());
         });
         assert_eq!(said, ["10%", "20%", "done", "[31mred"]);
         assert_eq!(talk.last_lines(), ["done", "[31mred"]);

@@ -16,8 +16,8 @@ use crate::code::ErrorCode;
 mod snapshot;
 
 pub use snapshot::{
-    ControlReply, MachineStatus, SnapshotMade, Start, StartKind, TemplateListing, TemplatesOrder, TemplatesReport,
-    TemplatesToRemove,
+    ControlReply, MachineStatus, SnapshotMade, Start, StartKind, TemplateListing, TemplatesOrder,
+    TemplatesReport, TemplatesToRemove,
 };
 
 /// Longest line on the owner channel or the control socket, in bytes.

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pyro_protocol::supervise::{
-    ControlRequest, EndReason, Event, Expiry, Failure, Lease, MAX_LINE, MachineOrder, Ready, Role, Start,
+    ControlRequest, EndReason, Event, Expiry, Failure, Lease, MAX_LINE, MachineOrder, Ready, Role,
+    Start,
 };
 use rustix::fs::{FlockOperation, flock};
 use serde_json::Value;

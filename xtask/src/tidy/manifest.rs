@@ -23,7 +23,13 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ),
     (
         "pyro",
-        &["pyro-archive", "pyro-guest", "pyro-image", "pyro-protocol"],
+        &[
+            "pyro-archive",
+            "pyro-guest",
+            "pyro-image",
+            "pyro-patch",
+            "pyro-protocol",
+        ],
     ),
     ("pyro-cli", &["pyro", "pyro-protocol", "pyro-supervisor"]),
     ("pyro-testing", &[]),

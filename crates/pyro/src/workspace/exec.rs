@@ -140,10 +140,16 @@ impl Workspace {
     }
 
     /// Has what was written in the guest reach its disk, where a killed machine does not lose it.
-    pub(super) async fn sync(&self, live: &Live) {
+    ///
+    /// # Errors
+    /// The end of the machine, which may have lost it.
+    pub(super) async fn sync(&self, live: &Live) -> Result<(), Error> {
         let request = json!({"action": "sync", "timeout_ms": SYNC_MS});
-        // A guest that is slow to write goes on doing so; one that is gone is noticed by whoever needs it.
-        let _ = live.call(&request).await;
+        match live.call(&request).await {
+            // A guest that is slow to write goes on doing so.
+            Ok(_) | Err(Error::Guest(_)) => Ok(()),
+            Err(error) => self.explained(live, Err(error)).await,
+        }
     }
 }
 
@@ -192,7 +198,12 @@ impl WorkspaceExec {
             unreachable!("the lines above return or set it");
         };
         if !self.written {
-            self.workspace.sync(&self.live).await;
+            if let Err(error) = self.workspace.sync(&self.live).await {
+                // It ended, but what it wrote may be lost.
+                self.record.state = CommandState::Interrupted;
+                self.write().await?;
+                return Err(error);
+            }
             self.record.state = CommandState::Ended;
             self.record.exit_code = Some(end.exit_code);
             self.record.duration_ms = Some(end.duration_ms);

@@ -298,7 +298,7 @@ impl Workspace {
             "action": "file_write", "path": path, "content": text, "create_parents": true,
         });
         let written = self.explained(live, ask(live, &request).await).await?;
-        self.sync(live).await;
+        self.sync(live).await?;
         Ok(written)
     }
 

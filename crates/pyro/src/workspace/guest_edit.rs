@@ -101,8 +101,7 @@ impl<'a> GuestEdit<'a> {
             let gone = json!({"action": "file_remove", "path": self.aside, "recursive": true});
             self.ask(&gone).await?;
         }
-        self.workspace.sync(self.live).await;
-        Ok(())
+        self.workspace.sync(self.live).await
     }
 
     /// Puts back what was moved. What was written before stays written: callers write last.

@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pyro_protocol::code::ErrorCode;
 use pyro_protocol::supervise::{
     AGENT_SOCKET, CONTROL_SOCKET, ControlReply, ControlRequest, EndReason, EndRecord, LOCK_FILE,
     MAX_LINE, MachineStatus,
@@ -27,6 +28,12 @@ const STOP_DEADLINE: Duration = Duration::from_mins(1);
 
 /// Longest time for a supervisor to tell how its machine is.
 const STATUS_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Longest wait for what somebody who is dead had asked of a machine.
+const REST_PATIENCE: Duration = Duration::from_mins(2);
+
+/// Time between two looks at whether a machine is still busy.
+const BUSY_LOOK: Duration = Duration::from_millis(50);
 
 /// Longest time between the end of a machine's directory and the record of it.
 const RECORD_PATIENCE: Duration = Duration::from_secs(2);
@@ -90,6 +97,19 @@ impl Live {
             Err(_) => Err(Error::Supervisor {
                 reason: format!("it did not answer within {} s", deadline.as_secs()),
             }),
+        }
+    }
+
+    /// Waits until what was asked of it before is done, even if who asked is dead: a snapshot is made to its end then, too.
+    pub(crate) async fn at_rest(&self) {
+        let until = Instant::now() + REST_PATIENCE;
+        // It lives on without an owner already, so this changes nothing.
+        let ask = ControlRequest::Detach;
+        while let Err(Error::Machine(failure)) = self.control(&ask, STATUS_DEADLINE).await {
+            if failure.code != ErrorCode::Conflict || Instant::now() >= until {
+                return;
+            }
+            sleep(BUSY_LOOK).await;
         }
     }
 

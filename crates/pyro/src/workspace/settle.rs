@@ -52,6 +52,9 @@ impl Workspace {
                 self.finish(&mut row).await?;
             }
             Some(Transition::Snapshot { kept }) => {
+                if let Some(live) = self.machine_of(&row).filter(Live::is_there) {
+                    live.at_rest().await;
+                }
                 self.finish(&mut row).await?;
                 self.pyro.release_snapshot(&kept).await?;
             }

@@ -274,7 +274,7 @@ impl Workspace {
         let end = self.import(live, below, stream, progress).await;
         let packed = work.done().await?;
         let end = end?;
-        self.sync(live).await;
+        self.sync(live).await?;
         sync.entry_count = end.entries;
         sync.bytes_written = packed.bytes_written;
         Ok(sync)

@@ -34,6 +34,7 @@ mod template;
 mod transfer;
 mod trees;
 mod vsock;
+mod workspace_chaos;
 mod workspace_life;
 mod workspace_trees;
 

@@ -370,7 +370,7 @@ async fn only_what_differs_is_synced_and_a_failure_changes_nothing() {
     let refused = push(&options).await.unwrap_err();
     assert!(matches!(refused, Error::Guest(_)), "{refused}");
     assert_eq!(
-        sh(&workspace, "cat d/9 e; ls -A").await,
+        sh(&workspace, "cat d/9 e/f; ls -A").await,
         "9\nfile\nd\ndangling\ne\n"
     );
 
@@ -389,7 +389,11 @@ async fn only_what_differs_is_synced_and_a_failure_changes_nothing() {
     assert_eq!(fs::read_to_string(pulled.join("1")).unwrap(), "back\n");
     let events: Vec<Value> = workspace.events(0.0).await.unwrap();
     let pushes = events.iter().filter(|event| event["kind"] == "sync_push");
-    assert_eq!(pushes.count(), 3, "those that failed or were tried are none");
+    assert_eq!(
+        pushes.count(),
+        3,
+        "those that failed or were tried are none"
+    );
 
     let out = world.home().join("one");
     let export = async |path: &str, overwrite| {

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The subjects: `boots N`, `runs N`, `execs N`, `many N`, `output MB`, `trees FILES`, `archives N`,
-//! `images N`, `footprint`, `warm N`, `snapshots N`, `fork CHILDREN [ROUNDS]`, `alive N`.
+//! `images N`, `footprint`, `warm N`, `snapshots N`, `fork CHILDREN [ROUNDS]`, `alive N`,
+//! `workspaces N`, `branches N`, `large N`, `bulk N`, `at-once N`.
 //! Uses the caches of the environment variables that `pyro` uses, and the environment `debian:12`.
 
 #![expect(
@@ -19,6 +20,7 @@
 mod archives;
 mod images;
 mod snapshots;
+mod workspaces;
 
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
@@ -38,7 +40,7 @@ async fn main() {
     let [program, subject, rest @ ..] = arguments.as_slice() else {
         println!(
             "measure PROGRAM boots|runs|execs|many|output|trees|archives|images|footprint|\
-             warm|snapshots|fork|alive [COUNT [ROUNDS]]"
+             warm|snapshots|fork|alive|workspaces|branches|large|bulk|at-once [COUNT [ROUNDS]]"
         );
         return;
     };
@@ -59,6 +61,11 @@ async fn main() {
         "snapshots" => snapshots::snapshots(&pyro, count).await,
         "fork" => snapshots::fork(&pyro, count, rounds).await,
         "alive" => snapshots::alive(&pyro, count).await,
+        "workspaces" => workspaces::life(&pyro, Path::new(program), count).await,
+        "branches" => workspaces::branches(&pyro, count).await,
+        "large" => workspaces::large(&pyro, count).await,
+        "bulk" => workspaces::bulk(&pyro, count).await,
+        "at-once" => workspaces::at_once(&pyro, count).await,
         unknown => println!("no subject `{unknown}`"),
     }
 }

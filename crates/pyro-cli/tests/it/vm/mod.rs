@@ -36,6 +36,8 @@ mod trees;
 mod vsock;
 mod workspace_chaos;
 mod workspace_life;
+mod workspace_limits;
+mod workspace_model;
 mod workspace_trees;
 
 use pyro_testing::World;

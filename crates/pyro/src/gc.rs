@@ -1,7 +1,8 @@
 //! Clearing away what killed processes left over.
 //!
 //! Everything here is recognised by who owns it, never by its age: a machine by the lock of
-//! its supervisor, a build by the lock of its environment, a file by the build it was for.
+//! its supervisor, a build by the lock of its environment, a workspace by its record and its lock, a file
+//! by the build it was for.
 
 use std::path::{Path, PathBuf};
 
@@ -19,8 +20,8 @@ pub struct GcReport {
     /// Machines whose supervisor is gone, with their processes and directories.
     pub machines: Vec<SweptMachine>,
     /// Builds whose process is gone, records of preparations without their environment, templates
-    /// that a killed process was making or removing, and initramfs files of other builds of the
-    /// agent.
+    /// that a killed process was making or removing, directories of workspaces and snapshots that no
+    /// record names, and initramfs files of other builds of the agent.
     pub paths: Vec<PathBuf>,
 }
 
@@ -45,6 +46,7 @@ impl Pyro {
         paths.extend(home.kernel_store().remove_stale_staging(dry_run)?);
         paths.extend(self.prepared_records().remove_orphans(dry_run)?);
         paths.extend(self.remove_template_remains(dry_run));
+        paths.extend(self.remove_workspace_remains(dry_run).await?);
         paths.extend(old_initramfs(&home.initramfs(), dry_run));
         Ok(GcReport {
             dry_run,

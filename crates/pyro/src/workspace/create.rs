@@ -13,7 +13,7 @@ use super::payload::{WorkspacePayload, WorkspaceSeed};
 use super::place::Place;
 use super::seed::{PackedSeed, SeedOptions};
 use super::store::{Facts, Row, SnapshotRow, Transition};
-use super::{BASELINE, Workspace, WorkspaceState, now};
+use super::{BASELINE, Workspace, WorkspaceError, WorkspaceState, now};
 use crate::environment::{EnvironmentOptions, ReadyEnvironment};
 use crate::error::Error;
 use crate::machine::{Machine, MachineOptions, new_id};
@@ -155,9 +155,19 @@ impl Pyro {
 impl Workspace {
     /// Makes the directory, takes the lock, and writes the record: from now on somebody cleans up whatever happens.
     pub(super) async fn begin(&self, row: &Row) -> Result<lock::Lock, Error> {
-        self.place().make()?;
-        let Locked::Held(lock) = lock::try_take(&self.place().lock())? else {
-            return Err(self.not_found());
+        let lock = loop {
+            self.place().make()?;
+            match lock::take(&self.place().lock()).await? {
+                Locked::Held(lock) => break lock,
+                // Whoever clears away what no record names was quicker.
+                Locked::Gone => {}
+                Locked::Busy => {
+                    return Err(WorkspaceError::Busy {
+                        id: self.id.clone(),
+                    }
+                    .into());
+                }
+            }
         };
         let most = self.pyro.settings().workspace_limits.workspaces;
         let written = row.clone();

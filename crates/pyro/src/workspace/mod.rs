@@ -19,6 +19,7 @@ mod guest_edit;
 mod history;
 mod host_apply;
 mod jobs;
+mod known;
 mod life;
 mod limits;
 mod live;

@@ -3,6 +3,7 @@
 
 mod environment;
 mod machine;
+mod mcp;
 mod template;
 
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use pyro::{EngineChoice, PullPolicy};
 
 pub(crate) use environment::{BuildArgs, EnvCommand, PublishArgs, PullArgs, RemoveArgs};
 pub(crate) use machine::{DoctorArgs, PrepareArgs, RunArgs};
+pub(crate) use mcp::{HostCommand, McpCommand, PrintConfigArgs, ServeArgs, ServerArgs};
 pub(crate) use template::TemplateCommand;
 
 /// Give a coding agent a throw-away Linux machine.
@@ -109,6 +111,12 @@ pub(crate) enum Command {
     /// List and remove templates: machines that have booted, which others begin from
     #[command(subcommand)]
     Template(TemplateCommand),
+    /// Serve workspaces to MCP clients
+    #[command(subcommand)]
+    Mcp(McpCommand),
+    /// Tell hosts of MCP servers about this one
+    #[command(subcommand)]
+    Host(HostCommand),
     /// Check this host: what works, what does not, and the remedy
     Doctor(DoctorArgs),
     /// Install, list and remove engines that are fetched

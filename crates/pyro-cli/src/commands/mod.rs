@@ -4,6 +4,8 @@ mod doctor;
 mod env;
 mod env_build;
 mod gc;
+mod host;
+mod mcp;
 mod prepare;
 mod run;
 mod runtime;
@@ -60,6 +62,8 @@ pub(crate) fn dispatch(args: Args) -> Result<ExitCode, Failure> {
             Command::Runtime(args),
         ),
         Command::Gc(args) => (args.json, ExitCode::Failure, Command::Gc(args)),
+        Command::Mcp(args) => (false, ExitCode::Failure, Command::Mcp(args)),
+        Command::Host(args) => (false, ExitCode::Failure, Command::Host(args)),
         Command::Template(args) => (
             template::json(&args),
             ExitCode::Failure,
@@ -76,6 +80,7 @@ pub(crate) fn dispatch(args: Args) -> Result<ExitCode, Failure> {
         let mut interrupts = Interrupts::listen().map_err(|error| internal(&error))?;
         match command {
             Command::Run(args) => run::run(&pyro, *args, &talk, &mut interrupts).await,
+            Command::Mcp(args) => mcp::mcp(&pyro, args, &mut interrupts).await,
             // Dropping the others ends what they began.
             other => tokio::select! {
                 done = short(&pyro, other, &talk) => done,
@@ -96,8 +101,11 @@ async fn short(pyro: &Pyro, command: Command, talk: &Talk) -> Result<ExitCode, E
         Command::Runtime(args) => runtime::runtime(pyro, args, talk).await,
         Command::Gc(args) => gc::gc(pyro, &args).await,
         Command::Template(args) => template::template(pyro, args).await,
-        // Answered before there was a runtime.
-        Command::Run(_) | Command::Supervise(_) | Command::Completion(_) => Ok(ExitCode::Success),
+        Command::Host(args) => host::host(args),
+        // Answered before there was a runtime, or by the caller.
+        Command::Run(_) | Command::Mcp(_) | Command::Supervise(_) | Command::Completion(_) => {
+            Ok(ExitCode::Success)
+        }
     }
 }
 

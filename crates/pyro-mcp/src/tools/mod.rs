@@ -1,0 +1,173 @@
+//! The tools: their names, and from a name to what it does.
+
+mod arguments;
+mod create;
+mod exec;
+mod files;
+mod history;
+mod life;
+mod listing;
+mod run;
+
+use rmcp::model::JsonObject;
+use rmcp::service::{Peer, RoleServer};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::failure::Failure;
+use crate::options::{Profile, ServeOptions};
+use crate::progress::Told;
+use crate::server::Inner;
+
+pub(crate) use listing::definition;
+
+/// A tool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ToolName {
+    VmRun,
+    WorkspaceCreate,
+    WorkspaceList,
+    WorkspaceUpdate,
+    WorkspaceStatus,
+    WorkspaceExec,
+    WorkspaceLogs,
+    WorkspaceFileList,
+    WorkspaceFileRead,
+    WorkspaceFileWrite,
+    WorkspaceFileEdit,
+    WorkspaceFileGrep,
+    WorkspaceReset,
+    WorkspaceDelete,
+}
+
+impl ToolName {
+    /// The tools of a profile, in the order in which they are listed.
+    pub(crate) fn of(profile: Profile) -> &'static [Self] {
+        match profile {
+            Profile::VmRun => &[Self::VmRun],
+            Profile::WorkspaceCore => &[
+                Self::VmRun,
+                Self::WorkspaceCreate,
+                Self::WorkspaceList,
+                Self::WorkspaceUpdate,
+                Self::WorkspaceStatus,
+                Self::WorkspaceExec,
+                Self::WorkspaceLogs,
+                Self::WorkspaceFileList,
+                Self::WorkspaceFileRead,
+                Self::WorkspaceFileWrite,
+                Self::WorkspaceFileEdit,
+                Self::WorkspaceFileGrep,
+                Self::WorkspaceReset,
+                Self::WorkspaceDelete,
+            ],
+        }
+    }
+
+    /// The name.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::VmRun => "vm_run",
+            Self::WorkspaceCreate => "workspace_create",
+            Self::WorkspaceList => "workspace_list",
+            Self::WorkspaceUpdate => "workspace_update",
+            Self::WorkspaceStatus => "workspace_status",
+            Self::WorkspaceExec => "workspace_exec",
+            Self::WorkspaceLogs => "workspace_logs",
+            Self::WorkspaceFileList => "workspace_file_list",
+            Self::WorkspaceFileRead => "workspace_file_read",
+            Self::WorkspaceFileWrite => "workspace_file_write",
+            Self::WorkspaceFileEdit => "workspace_file_edit",
+            Self::WorkspaceFileGrep => "workspace_file_grep",
+            Self::WorkspaceReset => "workspace_reset",
+            Self::WorkspaceDelete => "workspace_delete",
+        }
+    }
+
+    /// Does it.
+    pub(crate) async fn call(
+        self,
+        call: &Call<'_>,
+        arguments: JsonObject,
+    ) -> Result<Value, Failure> {
+        // What is cancelled by being dropped; the two that run commands end these themselves.
+        let work = async {
+            match self {
+                Self::VmRun => run::vm_run(call, parsed(arguments)?).await,
+                Self::WorkspaceExec => exec::exec(call, parsed(arguments)?).await,
+                Self::WorkspaceCreate => create::create(call, parsed(arguments)?).await,
+                Self::WorkspaceList => life::list(call, parsed(arguments)?).await,
+                Self::WorkspaceUpdate => life::update(call, parsed(arguments)?).await,
+                Self::WorkspaceStatus => life::status(call, parsed(arguments)?).await,
+                Self::WorkspaceReset => life::reset(call, parsed(arguments)?).await,
+                Self::WorkspaceDelete => life::delete(call, parsed(arguments)?).await,
+                Self::WorkspaceLogs => history::logs(call, parsed(arguments)?).await,
+                Self::WorkspaceFileList => files::list(call, parsed(arguments)?).await,
+                Self::WorkspaceFileRead => files::read(call, parsed(arguments)?).await,
+                Self::WorkspaceFileWrite => files::write(call, parsed(arguments)?).await,
+                Self::WorkspaceFileEdit => files::edit(call, parsed(arguments)?).await,
+                Self::WorkspaceFileGrep => files::grep(call, parsed(arguments)?).await,
+            }
+        };
+        match self {
+            Self::VmRun | Self::WorkspaceExec => work.await,
+            _ => call.unless_cancelled(work).await,
+        }
+    }
+}
+
+/// A call in progress.
+pub(crate) struct Call<'a> {
+    pub(crate) server: &'a Inner,
+    pub(crate) peer: Peer<RoleServer>,
+    pub(crate) told: Told,
+    /// Cancelled by the client, or when the call is over.
+    pub(crate) request: CancellationToken,
+}
+
+impl Call<'_> {
+    fn options(&self) -> &ServeOptions {
+        &self.server.options
+    }
+
+    async fn workspace(&self, reference: &str) -> Result<pyro::workspace::Workspace, Failure> {
+        Ok(self.server.pyro.workspace(reference).await?)
+    }
+
+    /// Ready when nobody wants the result any more.
+    async fn cancelled(&self) {
+        tokio::select! {
+            () = self.request.cancelled() => {}
+            () = self.server.ending.cancelled() => {}
+        }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.request.is_cancelled() || self.server.ending.is_cancelled()
+    }
+
+    async fn unless_cancelled<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        tokio::select! {
+            done = work => done,
+            () = self.cancelled() => Err(Failure::Cancelled),
+        }
+    }
+}
+
+fn parsed<T: DeserializeOwned>(arguments: JsonObject) -> Result<T, Failure> {
+    serde_json::from_value(Value::Object(arguments)).map_err(|error| {
+        Failure::arguments(
+            format!("the arguments do not fit: {error}"),
+            "see the tool's input schema",
+        )
+    })
+}
+
+fn told<T: Serialize>(payload: &T) -> Result<Value, Failure> {
+    Ok(serde_json::to_value(payload)?)
+}

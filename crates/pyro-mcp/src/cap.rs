@@ -1,4 +1,12 @@
-//! Texts that are too long for a result: their head and tail, cut between characters.
+//! What is too long for a result: texts lose their middle, cut between characters, and lists their end.
+
+use serde_json::Value;
+
+/// The most items of any list of a result whose lists have no cursor.
+const MAX_ITEMS: usize = 200;
+
+/// The longest text in such a result, in bytes.
+const MAX_TEXT: usize = 2048;
 
 /// Head and tail of `text`, `max` bytes at most besides the mark between them, and whether something was left out.
 pub(crate) fn head_and_tail(text: &str, max: usize) -> (String, bool) {
@@ -27,6 +35,39 @@ pub(crate) fn head_share(max: usize) -> usize {
 /// What stands between head and tail.
 pub(crate) fn mark(left_out: usize) -> String {
     format!("\n[… {left_out} bytes left out …]\n")
+}
+
+/// The place at or before byte `at` where a character begins.
+pub(crate) fn boundary(text: &str, at: usize) -> usize {
+    floor(text, at)
+}
+
+/// Shortens every list and text in `value`, and says so in the objects that hold them.
+pub(crate) fn values(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            let mut cut = false;
+            for (_, field) in fields.iter_mut() {
+                match field {
+                    Value::Array(items) if items.len() > MAX_ITEMS => {
+                        items.truncate(MAX_ITEMS);
+                        cut = true;
+                    }
+                    Value::String(text) if text.len() > MAX_TEXT => {
+                        *text = head_and_tail(text, MAX_TEXT).0;
+                        cut = true;
+                    }
+                    _ => {}
+                }
+                values(field);
+            }
+            if cut {
+                fields.insert("truncated".into(), true.into());
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(values),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 fn floor(text: &str, at: usize) -> usize {
@@ -59,6 +100,20 @@ mod tests {
         let (cut, truncated) = head_and_tail(&text, 20);
         assert!(truncated);
         assert_eq!(cut, "01234\n[… 80 bytes left out …]\n567890123456789");
+    }
+
+    #[test]
+    fn what_is_cut_says_so_where_it_was() {
+        let mut value = serde_json::json!({
+            "a": {"list": vec![1; MAX_ITEMS + 1]},
+            "b": [{"text": "x".repeat(MAX_TEXT + 1)}, {"text": "y"}],
+        });
+        values(&mut value);
+        assert_eq!(value["a"]["list"].as_array().unwrap().len(), MAX_ITEMS);
+        assert_eq!(value["a"]["truncated"], true);
+        assert_eq!(value["b"][0]["truncated"], true);
+        assert_eq!(value["b"][1], serde_json::json!({"text": "y"}));
+        assert!(value["truncated"].is_null());
     }
 
     proptest! {

@@ -5,6 +5,7 @@ use pyro::{Error, ErrorCode};
 use rmcp::model::{CallToolResult, ContentBlock};
 use serde_json::{Value, json};
 
+use crate::cap;
 use crate::confine::Refused;
 
 /// A call that failed.
@@ -80,13 +81,15 @@ impl Failure {
 
     /// The object that the model is given.
     pub(crate) fn to_json(&self) -> Value {
-        json!({
+        let mut told = json!({
             "code": self.code(),
             "message": pyro::error::chain(self),
             "hint": self.hint(),
             "details": self.details(),
             "retryable": matches!(self, Self::Busy { .. }) || self.code().retryable(),
-        })
+        });
+        cap::values(&mut told);
+        told
     }
 
     /// The result of the call.
@@ -96,6 +99,11 @@ impl Failure {
         if let Some(hint) = self.hint() {
             text.push_str("\nHint: ");
             text.push_str(&hint);
+        }
+        if !told["details"].is_null() {
+            // Some hosts show the text alone.
+            text.push_str("\nDetails: ");
+            text.push_str(&told["details"].to_string());
         }
         let mut result = CallToolResult::error(vec![ContentBlock::text(text)]);
         result.structured_content = Some(told);

@@ -47,6 +47,8 @@ pub(super) struct Create {
         description = "Without use until it stops."
     )]
     pub(super) ttl_seconds: u64,
+    #[schemars(description = "Directory or tar of this host to begin with.")]
+    pub(super) seed_path: Option<String>,
     pub(super) name: Option<String>,
     pub(super) labels: Option<BTreeMap<String, String>>,
     #[serde(default)]
@@ -173,6 +175,49 @@ pub(super) struct FileGrep {
     pub(super) ignore_case: bool,
     #[serde(default)]
     pub(super) context: usize,
+}
+
+/// `workspace_sync_push`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SyncPush {
+    pub(super) workspace_id: String,
+    #[schemars(description = "Directory or tar of this host.")]
+    pub(super) source_path: String,
+    #[serde(default = "root")]
+    pub(super) dest: String,
+}
+
+/// `workspace_patch_apply`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PatchApply {
+    pub(super) workspace_id: String,
+    pub(super) patch: String,
+    #[serde(default)]
+    #[schemars(range(max = 3), description = "Lines of context that may differ.")]
+    pub(super) fuzz: u8,
+}
+
+/// `workspace_diff`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Diff {
+    pub(super) workspace_id: String,
+    #[schemars(description = "Only what these globs match.")]
+    pub(super) paths: Option<Vec<String>>,
+    #[serde(default)]
+    pub(super) cursor: usize,
+}
+
+/// `workspace_export`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Export {
+    pub(super) workspace_id: String,
+    pub(super) path: String,
+    #[schemars(description = "New path on this host.")]
+    pub(super) output_path: String,
 }
 
 /// `workspace_reset`.

@@ -1,9 +1,10 @@
-//! `workspace_logs`: the commands of a workspace, as many as fit into one result.
+//! What was done in a workspace: its commands, as many as fit into one result, and the summary.
 
 use serde_json::{Value, json};
 
 use super::run::cap_outputs;
 use super::{Call, arguments, told};
+use crate::cap;
 use crate::failure::Failure;
 
 /// How many of a result's bytes the output of one command may take: an eighth.
@@ -35,4 +36,14 @@ pub(super) async fn logs(call: &Call<'_>, given: arguments::Logs) -> Result<Valu
         "truncated": truncated,
         "next_sequence": next,
     }))
+}
+
+pub(super) async fn summary(
+    call: &Call<'_>,
+    given: arguments::OfWorkspace,
+) -> Result<Value, Failure> {
+    let workspace = call.workspace(&given.workspace_id).await?;
+    let mut summary = told(&workspace.summary().await?)?;
+    cap::values(&mut summary);
+    Ok(summary)
 }

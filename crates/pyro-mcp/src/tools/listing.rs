@@ -90,7 +90,10 @@ fn parts(name: ToolName, options: &ServeOptions) -> Parts {
             Hints::ReachesOut,
         ),
         ToolName::WorkspaceCreate => (
-            format!("Make a Linux microVM ({environment} by default) with a directory /workspace."),
+            format!(
+                "Make a Linux microVM ({environment} by default); without seed_path, /workspace begins with {}.",
+                options.project.words()
+            ),
             input::<arguments::Create>(),
             WORKSPACE,
             Hints::Adds,
@@ -181,6 +184,51 @@ fn parts(name: ToolName, options: &ServeOptions) -> Parts {
             "Find lines in files.".into(),
             input::<arguments::FileGrep>(),
             &[("lines", List), ("matches", Integer), ("truncated", Flag)],
+            Hints::Reads,
+        ),
+        ToolName::WorkspaceSyncPush => (
+            "Bring a workspace up to date with a directory of this host.".into(),
+            input::<arguments::SyncPush>(),
+            &[("workspace_sync", Object)],
+            Hints::DestroysOnce,
+        ),
+        ToolName::WorkspacePatchApply => (
+            "Apply a patch as `git diff` makes it, all of it or nothing.".into(),
+            input::<arguments::PatchApply>(),
+            &[("changed", Flag), ("summary", Object), ("entries", List)],
+            Hints::Destroys,
+        ),
+        ToolName::WorkspaceDiff => (
+            "Tell what changed since the workspace began, as a patch.".into(),
+            input::<arguments::Diff>(),
+            &[
+                ("changed", Flag),
+                ("summary", Object),
+                ("entries", List),
+                ("patch", Text),
+                ("truncated", Flag),
+                ("next_cursor", MaybeInteger),
+            ],
+            Hints::Reads,
+        ),
+        ToolName::WorkspaceExport => (
+            "Copy a file or directory out of a workspace to this host.".into(),
+            input::<arguments::Export>(),
+            &[
+                ("output_path", Text),
+                ("entry_count", Integer),
+                ("bytes_written", Integer),
+            ],
+            Hints::Adds,
+        ),
+        ToolName::WorkspaceSummary => (
+            "Sum up what was done in a workspace, for a review.".into(),
+            input::<arguments::OfWorkspace>(),
+            &[
+                ("outcome", Object),
+                ("commands", Object),
+                ("changes", Object),
+            ],
             Hints::Reads,
         ),
         ToolName::WorkspaceReset => (

@@ -8,6 +8,9 @@ mod history;
 mod life;
 mod listing;
 mod run;
+mod trees;
+
+use std::path::PathBuf;
 
 use rmcp::model::JsonObject;
 use rmcp::service::{Peer, RoleServer};
@@ -16,6 +19,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use crate::confine::Purpose;
 use crate::failure::Failure;
 use crate::options::{Profile, ServeOptions};
 use crate::progress::Told;
@@ -31,6 +35,7 @@ pub(crate) enum ToolName {
     WorkspaceList,
     WorkspaceUpdate,
     WorkspaceStatus,
+    WorkspaceSyncPush,
     WorkspaceExec,
     WorkspaceLogs,
     WorkspaceFileList,
@@ -38,6 +43,10 @@ pub(crate) enum ToolName {
     WorkspaceFileWrite,
     WorkspaceFileEdit,
     WorkspaceFileGrep,
+    WorkspacePatchApply,
+    WorkspaceDiff,
+    WorkspaceExport,
+    WorkspaceSummary,
     WorkspaceReset,
     WorkspaceDelete,
 }
@@ -53,6 +62,7 @@ impl ToolName {
                 Self::WorkspaceList,
                 Self::WorkspaceUpdate,
                 Self::WorkspaceStatus,
+                Self::WorkspaceSyncPush,
                 Self::WorkspaceExec,
                 Self::WorkspaceLogs,
                 Self::WorkspaceFileList,
@@ -60,6 +70,10 @@ impl ToolName {
                 Self::WorkspaceFileWrite,
                 Self::WorkspaceFileEdit,
                 Self::WorkspaceFileGrep,
+                Self::WorkspacePatchApply,
+                Self::WorkspaceDiff,
+                Self::WorkspaceExport,
+                Self::WorkspaceSummary,
                 Self::WorkspaceReset,
                 Self::WorkspaceDelete,
             ],
@@ -81,6 +95,11 @@ impl ToolName {
             Self::WorkspaceFileWrite => "workspace_file_write",
             Self::WorkspaceFileEdit => "workspace_file_edit",
             Self::WorkspaceFileGrep => "workspace_file_grep",
+            Self::WorkspaceSyncPush => "workspace_sync_push",
+            Self::WorkspacePatchApply => "workspace_patch_apply",
+            Self::WorkspaceDiff => "workspace_diff",
+            Self::WorkspaceExport => "workspace_export",
+            Self::WorkspaceSummary => "workspace_summary",
             Self::WorkspaceReset => "workspace_reset",
             Self::WorkspaceDelete => "workspace_delete",
         }
@@ -109,6 +128,11 @@ impl ToolName {
                 Self::WorkspaceFileWrite => files::write(call, parsed(arguments)?).await,
                 Self::WorkspaceFileEdit => files::edit(call, parsed(arguments)?).await,
                 Self::WorkspaceFileGrep => files::grep(call, parsed(arguments)?).await,
+                Self::WorkspaceSyncPush => trees::sync_push(call, parsed(arguments)?).await,
+                Self::WorkspacePatchApply => trees::patch_apply(call, parsed(arguments)?).await,
+                Self::WorkspaceDiff => trees::diff(call, parsed(arguments)?).await,
+                Self::WorkspaceExport => trees::export(call, parsed(arguments)?).await,
+                Self::WorkspaceSummary => history::summary(call, parsed(arguments)?).await,
             }
         };
         match self {
@@ -144,8 +168,13 @@ impl Call<'_> {
         }
     }
 
-    fn is_cancelled(&self) -> bool {
-        self.request.is_cancelled() || self.server.ending.is_cancelled()
+    /// The path of this host that `given` means, if it may be used.
+    async fn host_path(&self, given: &str, purpose: Purpose) -> Result<PathBuf, Failure> {
+        Ok(self
+            .server
+            .allowed(&self.peer)
+            .await
+            .resolve(given, purpose)?)
     }
 
     async fn unless_cancelled<T>(

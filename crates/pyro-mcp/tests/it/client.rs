@@ -27,7 +27,8 @@ pub(crate) struct Client {
     stop: Option<oneshot::Sender<()>>,
     /// What the client is told besides answers.
     pub(crate) heard: Vec<Value>,
-    roots: Vec<String>,
+    /// What it tells when it is asked where its user works.
+    pub(crate) roots: Vec<String>,
     _home: TempDir,
 }
 

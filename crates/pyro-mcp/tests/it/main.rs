@@ -8,4 +8,5 @@
 mod bounds;
 mod client;
 mod listing;
+mod paths;
 mod protocol;

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use pyro_mcp::{Profile, ProjectSource, ServeOptions};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
 
 use crate::client::{Client, meta, of_profile, options};
 
@@ -177,7 +178,6 @@ async fn a_profile_has_its_tools_alone() {
 #[tokio::test]
 async fn what_is_no_protocol_ends_nothing() {
     let (mut client, _) = Client::with_session(options(), &[]).await;
-    use tokio::io::AsyncWriteExt as _;
     let writer = client.writer.as_mut().unwrap();
     writer
         .write_all(b"\n\xff\xfe\n{\"jsonrpc\": \"2.0\"\n[1, 2\n\"x\"\n")

@@ -249,8 +249,9 @@ pub const MAX_SERVICE_LOG_READ: usize = 1024 * 1024;
 
 /// Longest URL that a readiness may name, in bytes.
 pub const MAX_SERVICE_URL: usize = 2048;
-/// Most paths that one export names: each costs a handle and a look before the first byte.
-pub const MAX_EXPORT_PATHS: usize = 1000;
+/// Most paths that one export names: each costs one of the 1024 handles that a guest has at once, and a look before the first
+/// byte.
+pub const MAX_EXPORT_PATHS: usize = 256;
 
 /// Exports that are under way at the same time; more are refused. Each costs about a mebibyte
 /// and the handles of [`MAX_TREE_DEPTH`] levels, for as long as its peer takes.

@@ -21,7 +21,7 @@ async fn made(pyro: &Pyro, options: CreateOptions) -> Result<Workspace, pyro::Er
 /// Waits for the end of a workspace's machine without asking the workspace anything.
 fn wait_for_end(world: &World) {
     traces::wait_until(
-        || traces::vmms(world).is_empty(),
+        || traces::vmms(world).is_empty() && traces::supervisors(world).is_empty(),
         || "the machine does not end".into(),
     );
 }

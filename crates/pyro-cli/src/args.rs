@@ -1,21 +1,55 @@
-//! The command line: every command, flag and default. Here is what all commands have in common; what machines, environments
-//! and templates need is beside it.
+//! The command line: every command, flag and default. Here is what all commands have in common; what machines, environments,
+//! templates and workspaces need is beside it.
 
 mod environment;
+mod last;
 mod machine;
 mod mcp;
 mod template;
+mod workspace;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use pyro::{EngineChoice, PullPolicy};
 
 pub(crate) use environment::{BuildArgs, EnvCommand, PublishArgs, PullArgs, RemoveArgs};
 pub(crate) use machine::{DoctorArgs, PrepareArgs, RunArgs};
 pub(crate) use mcp::{HostCommand, McpCommand, PrintConfigArgs, ServeArgs, ServerArgs};
 pub(crate) use template::TemplateCommand;
+pub(crate) use workspace::*;
+
+/// What is asked for, and who said what machines run on.
+pub(crate) fn parse(argv: Vec<OsString>) -> Result<(Args, Sources), clap::Error> {
+    let mut program = Args::command();
+    let argv = last::with_stand_in(argv, &program);
+    let matches = program.try_get_matches_from_mut(argv)?;
+    let sources = Sources {
+        engine: matches.value_source("engine"),
+        kernel: matches.value_source("kernel"),
+        offline: matches.value_source("offline"),
+    };
+    let args = Args::from_arg_matches(&matches).map_err(|error| error.format(&mut program))?;
+    Ok((args, sources))
+}
+
+/// Whether the answer to wrong usage is to be JSON.
+pub(crate) fn wants_json(argv: &[OsString]) -> bool {
+    argv.iter()
+        .take_while(|word| *word != "--")
+        .any(|word| word == "--json")
+}
+
+/// Who said what the options of every command are.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sources {
+    pub(crate) engine: Option<ValueSource>,
+    pub(crate) kernel: Option<ValueSource>,
+    pub(crate) offline: Option<ValueSource>,
+}
 
 /// Give a coding agent a throw-away Linux machine.
 #[derive(Debug, Parser)]
@@ -29,15 +63,15 @@ pub(crate) struct Args {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 success, 1 failure, 2 wrong usage, 3 not prepared and 4 stale (`pyro doctor \
---environment`). `pyro run` passes the guest's own code through \
-and adds 124 (time limit), 125 (failure of pyro), 126 (not executable), 127 (not found), \
+--environment`). `pyro run` and `pyro workspace exec` pass the guest's own code through \
+and add 124 (time limit), 125 (failure of pyro), 126 (not executable), 127 (not found), \
 128+n (signal n).";
 
 /// Heading of the options of every command.
 const GLOBAL: &str = "Global options";
 
 /// Options of every command.
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Default, ClapArgs)]
 pub(crate) struct Global {
     /// Engine that runs machines [env: PYRO_ENGINE]
     #[arg(
@@ -76,9 +110,10 @@ pub(crate) struct Global {
     pub(crate) quiet: bool,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub(crate) enum Engine {
     /// The best one that a real guest was seen to run on
+    #[default]
     Auto,
     /// QEMU with KVM
     QemuKvm,
@@ -103,6 +138,9 @@ impl From<Engine> for EngineChoice {
 pub(crate) enum Command {
     /// Run one command in a fresh machine and throw the machine away
     Run(Box<RunArgs>),
+    /// Make, use, keep and remove workspaces: machines that stay
+    #[command(subcommand)]
+    Workspace(WorkspaceCommand),
     /// List, build and remove environments
     #[command(subcommand)]
     Env(EnvCommand),
@@ -124,8 +162,14 @@ pub(crate) enum Command {
     Runtime(RuntimeCommand),
     /// Clear away what killed processes left over
     Gc(GcArgs),
+    /// Show the settings and where each came from
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Print a completion script for a shell
     Completion(CompletionArgs),
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man(ManArgs),
     /// Own a machine (started by `pyro` itself)
     #[command(hide = true, subcommand)]
     Supervise(SuperviseCommand),
@@ -217,14 +261,43 @@ pub(crate) struct GcArgs {
     pub(crate) json: bool,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Show every setting with its value and where that came from
+    #[command(after_help = "\
+A flag wins over its variable, and that over `config.toml`, whose path is told first.
+
+Example: pyro config show --json")]
+    Show(JsonArgs),
+}
+
+/// The shells for which there are scripts.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
 #[derive(Debug, ClapArgs)]
-#[command(
-    after_help = "Example: pyro completion bash > ~/.local/share/bash-completion/completions/pyro"
-)]
+#[command(after_help = "\
+The script asks `pyro` for the words to offer: commands, options, and the ids and names of workspaces.
+
+Examples:
+  pyro completion bash > ~/.local/share/bash-completion/completions/pyro
+  pyro completion zsh > ~/.zfunc/_pyro
+  pyro completion fish > ~/.config/fish/completions/pyro.fish")]
 pub(crate) struct CompletionArgs {
     /// Shell to write for
     #[arg(value_enum)]
-    pub(crate) shell: clap_complete::Shell,
+    pub(crate) shell: Shell,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ManArgs {
+    /// Directory to write them into; it is made if it is not there
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug, Subcommand)]

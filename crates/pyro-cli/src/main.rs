@@ -6,6 +6,7 @@
 
 mod args;
 mod commands;
+mod complete;
 mod exit_code;
 mod render;
 mod settings;
@@ -13,11 +14,19 @@ mod signals;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    let args = args::Args::parse();
-    match commands::dispatch(args) {
+    match complete::answer() {
+        Ok(true) => return ExitCode::SUCCESS,
+        Ok(false) => {}
+        Err(error) => return render::usage(&error, false),
+    }
+    let argv: Vec<_> = std::env::args_os().collect();
+    let json = args::wants_json(&argv);
+    let (args, sources) = match args::parse(argv) {
+        Ok(parsed) => parsed,
+        Err(error) => return render::usage(&error, json),
+    };
+    match commands::dispatch(args, &sources) {
         Ok(code) => code.into(),
         Err(failure) => failure.report(),
     }

@@ -1,24 +1,28 @@
 //! One file per command. Each turns arguments into SDK calls and results into output.
 
+mod completion;
+mod config;
 mod doctor;
 mod env;
 mod env_build;
 mod gc;
+mod guest_command;
 mod host;
+mod man;
 mod mcp;
 mod prepare;
 mod run;
 mod runtime;
 mod supervise;
 mod template;
+mod workspace;
 
 use std::io::Write;
 use std::process::ExitCode as ProcessExit;
 
-use clap::CommandFactory;
 use pyro::{Error, Pyro};
 
-use crate::args::{Args, Command};
+use crate::args::{Args, Command, Sources};
 use crate::exit_code::ExitCode;
 use crate::render::{self, Talk};
 use crate::settings::settings;
@@ -40,17 +44,27 @@ impl Failure {
 }
 
 /// Runs the command.
-pub(crate) fn dispatch(args: Args) -> Result<ExitCode, Failure> {
+pub(crate) fn dispatch(args: Args, sources: &Sources) -> Result<ExitCode, Failure> {
     let talk = Talk::new(args.global.quiet);
     let global = args.global;
     // The supervisor comes before anything that could start a thread: the VMM lives and dies
     // with the thread that starts it.
     let (json, code, command) = match args.command {
         Command::Supervise(what) => return Ok(supervise::supervise(what)),
-        Command::Completion(wanted) => {
-            let mut script = Vec::new();
-            clap_complete::generate(wanted.shell, &mut Args::command(), "pyro", &mut script);
-            return Ok(written(std::io::stdout().write_all(&script)));
+        Command::Completion(wanted) => return Ok(completion::completion(wanted.shell)),
+        Command::Man(args) => {
+            return man::man(&args.directory).map_err(|error| Failure {
+                error,
+                json: false,
+                code: ExitCode::Failure,
+            });
+        }
+        Command::Config(args) => {
+            return config::config(&global, sources, &args).map_err(|error| Failure {
+                error,
+                json: config::json(&args),
+                code: ExitCode::Failure,
+            });
         }
         Command::Run(args) => (args.json, ExitCode::RunFailure, Command::Run(args)),
         Command::Env(args) => (env::json(&args), ExitCode::Failure, Command::Env(args)),
@@ -69,9 +83,14 @@ pub(crate) fn dispatch(args: Args) -> Result<ExitCode, Failure> {
             ExitCode::Failure,
             Command::Template(args),
         ),
+        Command::Workspace(args) => (
+            workspace::json(&args),
+            workspace::failure(&args),
+            Command::Workspace(args),
+        ),
     };
     let failed = |error| Failure { error, json, code };
-    let pyro = Pyro::new(settings(&global).map_err(failed)?);
+    let pyro = Pyro::new(settings(&global, sources).map_err(failed)?);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -81,6 +100,9 @@ pub(crate) fn dispatch(args: Args) -> Result<ExitCode, Failure> {
         match command {
             Command::Run(args) => run::run(&pyro, *args, &talk, &mut interrupts).await,
             Command::Mcp(args) => mcp::mcp(&pyro, args, &mut interrupts).await,
+            Command::Workspace(args) => {
+                workspace::workspace(&pyro, args, &talk, &mut interrupts).await
+            }
             // Dropping the others ends what they began.
             other => tokio::select! {
                 done = short(&pyro, other, &talk) => done,
@@ -102,10 +124,14 @@ async fn short(pyro: &Pyro, command: Command, talk: &Talk) -> Result<ExitCode, E
         Command::Gc(args) => gc::gc(pyro, &args).await,
         Command::Template(args) => template::template(pyro, args).await,
         Command::Host(args) => host::host(args),
-        // Answered before there was a runtime, or by the caller.
-        Command::Run(_) | Command::Mcp(_) | Command::Supervise(_) | Command::Completion(_) => {
-            Ok(ExitCode::Success)
-        }
+        // Answered elsewhere.
+        Command::Run(_)
+        | Command::Mcp(_)
+        | Command::Workspace(_)
+        | Command::Supervise(_)
+        | Command::Completion(_)
+        | Command::Config(_)
+        | Command::Man(_) => Ok(ExitCode::Success),
     }
 }
 
@@ -131,6 +157,13 @@ fn print_json(value: &impl serde::Serialize) -> Result<ExitCode, Error> {
     // Through `Value`, whose keys are sorted.
     let value = serde_json::to_value(value).map_err(|error| internal(&error))?;
     Ok(print(&format!("{value:#}\n")))
+}
+
+fn invalid(message: impl Into<String>, hint: &str) -> Error {
+    Error::InvalidArgument {
+        message: message.into(),
+        hint: Some(hint.into()),
+    }
 }
 
 fn internal(error: &dyn std::fmt::Display) -> Error {

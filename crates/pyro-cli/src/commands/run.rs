@@ -1,36 +1,21 @@
 //! `pyro run`: output live and byte-exact, the guest's exit code, nothing left behind.
 
-use std::collections::BTreeMap;
-use std::io::Read;
-use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 use pyro::run::Outcome;
-use pyro::{
-    Error, ErrorCode, ExecOutput, ExecPayload, Program, Progress, Pyro, Run, RunEvent, RunOptions,
-    StdinWriter,
-};
-use pyro_protocol::exec::EXIT_NOT_EXECUTABLE;
-use tokio::io::AsyncWriteExt;
-use tokio::sync::mpsc;
+use pyro::{Error, ExecOutput, ExecPayload, Progress, Pyro, Run, RunEvent, RunOptions};
 
 use crate::args::RunArgs;
+use crate::commands::guest_command::{
+    SIGPIPE, Streams, Trouble, feed, host_compat_refused, program, say_trouble, seconds, variables,
+};
 use crate::commands::print_json;
 use crate::exit_code::ExitCode;
 use crate::render::{Talk, printable};
 use crate::signals::Interrupts;
 
-/// Bytes of standard input read at a time.
-const STDIN_CHUNK: usize = 64 * 1024;
-
-/// Chunks of standard input that may wait.
-const STDIN_QUEUE: usize = 2;
-
 /// The stage of a machine's start in which a template is made for it.
 const TEMPLATE: &str = "template";
-
-/// Number of the signal that a write to a pipe without a reader raises.
-const SIGPIPE: u8 = 13;
 
 pub(super) async fn run(
     pyro: &Pyro,
@@ -136,75 +121,28 @@ fn say_end(payload: &ExecPayload, talk: &Talk) {
         duration_ms,
         ..
     } = payload;
-    if payload.timed_out {
-        talk.error(
-            "the command passed its time limit and was ended",
-            Some("give it longer with `--timeout-seconds`"),
-        );
-    }
-    if let Some(error) = &payload.error {
-        let hint = match (payload.exit_code, error.code) {
-            // Its user or its directory is missing.
-            (EXIT_NOT_EXECUTABLE, ErrorCode::NotFound) => {
-                "name another one with `--user` or `--workdir`, or add it to the image"
-            }
-            _ => "check the name; shell syntax needs `--shell`, other programs another environment",
-        };
-        talk.error(&error.error, Some(hint));
-    }
-    if let Some(signal) = payload.signal.as_deref().filter(|_| !payload.timed_out) {
-        talk.line(&format!("[run] the command was ended by signal {signal}"));
-    }
+    say_trouble(
+        talk,
+        "run",
+        &Trouble {
+            exit_code: payload.exit_code,
+            timed_out: payload.timed_out,
+            signal: payload.signal.as_deref(),
+            error: payload.error.as_ref(),
+        },
+    );
     talk.line(&format!(
         "[run] environment={environment} execution_mode={execution_mode} exit_code={exit_code} duration_ms={duration_ms}"
     ));
 }
 
 fn options(args: RunArgs) -> Result<RunOptions, Error> {
-    let invalid = |message: String, hint: &str| Error::InvalidArgument {
-        message,
-        hint: Some(hint.into()),
-    };
     if args.allow_host_compat {
-        return Err(invalid(
-            "`--allow-host-compat` is refused: an agent's commands never run on the host".into(),
-            "drop the flag; without KVM the machine runs under software emulation",
-        ));
+        return Err(host_compat_refused());
     }
-    let timeout = Duration::try_from_secs_f64(args.timeout_seconds).map_err(|_| {
-        invalid(
-            format!("`{}` seconds are no time limit", args.timeout_seconds),
-            "give a number above zero",
-        )
-    })?;
-    let mut env = BTreeMap::new();
-    for pair in &args.env {
-        let Some((name, value)) = pair.split_once('=') else {
-            return Err(invalid(
-                format!("`{pair}` is no `K=V`"),
-                "write `--env NAME=value`",
-            ));
-        };
-        env.insert(name.to_owned(), value.to_owned());
-    }
-    if args.argv.is_empty() && args.shell {
-        return Err(invalid(
-            "`--shell` needs a command line".into(),
-            "write it behind `--`",
-        ));
-    }
-    let argv: Vec<Vec<u8>> = args.argv.into_iter().map(OsStringExt::into_vec).collect();
-    let program = if args.shell {
-        let line = String::from_utf8(argv.join(&b' ')).map_err(|_| {
-            invalid(
-                "the command line is not UTF-8".into(),
-                "drop `--shell` to pass arguments as they are",
-            )
-        })?;
-        Some(Program::Shell(line))
-    } else {
-        (!argv.is_empty()).then_some(Program::Argv(argv))
-    };
+    let timeout = seconds(args.timeout_seconds)?;
+    let env = variables(&args.env)?;
+    let program = program(args.argv, args.shell)?;
     Ok(RunOptions {
         pull: args.pull.into(),
         program,
@@ -221,61 +159,4 @@ fn options(args: RunArgs) -> Result<RunOptions, Error> {
         stdin: args.interactive,
         environment: args.environment,
     })
-}
-
-/// Standard output and error, written without blocking the signals' handling.
-struct Streams {
-    stdout: tokio::io::Stdout,
-    stderr: tokio::io::Stderr,
-}
-
-impl Default for Streams {
-    fn default() -> Self {
-        Self {
-            stdout: tokio::io::stdout(),
-            stderr: tokio::io::stderr(),
-        }
-    }
-}
-
-impl Streams {
-    async fn write(&mut self, output: &ExecOutput) -> std::io::Result<()> {
-        match output {
-            ExecOutput::Stdout(bytes) => {
-                self.stdout.write_all(bytes).await?;
-                self.stdout.flush().await
-            }
-            ExecOutput::Stderr(bytes) => {
-                self.stderr.write_all(bytes).await?;
-                self.stderr.flush().await
-            }
-            ExecOutput::End(_) => Ok(()),
-        }
-    }
-}
-
-/// Passes our standard input on. A thread reads, because a read of a terminal cannot be
-/// interrupted; it ends with the process.
-async fn feed(stdin: StdinWriter) {
-    let (sender, mut chunks) = mpsc::channel::<Vec<u8>>(STDIN_QUEUE);
-    std::thread::spawn(move || {
-        let mut input = std::io::stdin().lock();
-        loop {
-            let mut chunk = vec![0; STDIN_CHUNK];
-            match input.read(&mut chunk) {
-                Ok(0) | Err(_) => return,
-                Ok(count) => chunk.truncate(count),
-            }
-            if sender.blocking_send(chunk).is_err() {
-                return;
-            }
-        }
-    });
-    while let Some(chunk) = chunks.recv().await {
-        if stdin.write(&chunk).await.is_err() {
-            // The command is over; its end is told elsewhere.
-            return;
-        }
-    }
-    let _ = stdin.close().await;
 }

@@ -8,12 +8,15 @@ mod progress;
 pub(crate) mod readiness;
 mod size;
 pub(crate) mod template;
+mod time;
+pub(crate) mod workspace;
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
+use std::process::ExitCode;
 use std::sync::Arc;
 
-use pyro::{Error, ProgressSink};
+use pyro::{Error, ErrorCode, ProgressSink};
 use serde_json::json;
 
 use progress::Progress;
@@ -76,6 +79,26 @@ pub(crate) fn error(error: &Error, as_json: bool) {
     } else {
         to_stderr(&error_text(error));
     }
+}
+
+/// Tells what is wrong with the command line, or the help that was asked for.
+pub(crate) fn usage(error: &clap::Error, as_json: bool) -> ExitCode {
+    if as_json && error.use_stderr() {
+        let text = error.to_string();
+        let message = text.split("\n\n").next().unwrap_or_default();
+        let message = message.trim().trim_start_matches("error: ");
+        let object = json!({"ok": false, "error": {
+            "code": ErrorCode::InvalidArgument,
+            "message": message,
+            "hint": "`--help` behind the command shows how it is used",
+            "retryable": false,
+        }});
+        let _ = writeln!(std::io::stdout(), "{object:#}");
+    } else {
+        // A reader that left early is told nothing, which is its wish.
+        let _ = error.print();
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 fn error_text(error: &Error) -> String {

@@ -5,10 +5,14 @@
     reason = "a failed step of a test is a failed test; functions beside tests count too"
 )]
 
+mod completion;
+mod config;
 mod kvm;
 mod pulls;
+mod reference;
 mod refusals;
 mod runtime;
 mod screens;
 mod streams;
 mod vm;
+mod workspace_refusals;

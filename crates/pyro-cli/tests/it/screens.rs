@@ -1,4 +1,4 @@
-//! The visible surface: help of every command, as a snapshot each.
+//! What is shown where there is nothing yet.
 
 use pyro_testing::World;
 
@@ -8,39 +8,6 @@ fn screen(arguments: &[&str]) -> String {
     assert!(shown.status.success(), "{}", shown.stderr_text());
     assert_eq!(shown.stderr_text(), "");
     shown.stdout_text()
-}
-
-#[test]
-fn help_of_every_command() {
-    for command in [
-        "",
-        "run",
-        "env",
-        "env list",
-        "env inspect",
-        "env pull",
-        "env build",
-        "env verify",
-        "env publish",
-        "env remove",
-        "env prune",
-        "prepare",
-        "template",
-        "template list",
-        "template prune",
-        "runtime",
-        "runtime install",
-        "runtime list",
-        "runtime remove",
-        "doctor",
-        "gc",
-        "completion",
-    ] {
-        let mut arguments: Vec<&str> = command.split_whitespace().collect();
-        arguments.push("--help");
-        let name = format!("help {command}").trim().replace(' ', "_");
-        insta::assert_snapshot!(name, screen(&arguments));
-    }
 }
 
 #[test]
@@ -61,13 +28,12 @@ fn engines_of_an_empty_world() {
 }
 
 #[test]
-fn completion_scripts_know_the_commands() {
-    for shell in ["bash", "zsh", "fish"] {
-        let script = screen(&["completion", shell]);
-        assert!(script.contains("timeout-seconds"), "{shell}");
-        assert!(script.contains("doctor"), "{shell}");
-        assert!(script.contains("template"), "{shell}");
-    }
+fn workspaces_of_an_empty_world() {
+    assert_eq!(screen(&["workspace", "list"]), "There are no workspaces\n");
+    assert_eq!(
+        screen(&["workspace", "delete", "--all", "--yes"]),
+        "There is no such workspace\n"
+    );
 }
 
 #[test]

@@ -13,6 +13,9 @@ fn talk_never_reaches_stdout() {
         &["prepare", "nope"],
         &["env", "inspect", "nope"],
         &["no-such-command"],
+        &["workspace", "status", "nope"],
+        &["workspace", "exec", "nope", "--", "true"],
+        &["workspace", "status"],
     ] {
         let finished = world.pyro(arguments).run();
         assert_eq!(finished.stdout_text(), "", "{arguments:?}");
@@ -26,6 +29,12 @@ fn talk_never_reaches_stdout() {
         &["env", "prune", "--json"],
         &["gc", "--json"],
         &["prepare", "nope", "--json"],
+        &["workspace", "list", "--json"],
+        &["workspace", "status", "nope", "--json"],
+        &["workspace", "status", "--json"],
+        &["workspace", "exec", "nope", "--json", "--", "true"],
+        &["workspace", "delete", "--all", "--json"],
+        &["config", "show", "--json"],
         &["doctor", "--json"],
         &["doctor", "--environment", "debian:12", "--json"],
     ] {

@@ -35,6 +35,7 @@ mod transfer;
 mod trees;
 mod vsock;
 mod workspace_chaos;
+mod workspace_cli;
 mod workspace_life;
 mod workspace_limits;
 mod workspace_model;

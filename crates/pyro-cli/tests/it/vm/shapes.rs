@@ -23,7 +23,7 @@ fn shape(value: &Value) -> Value {
     }
 }
 
-fn pretty(value: &Value) -> String {
+pub(super) fn pretty(value: &Value) -> String {
     format!("{:#}", shape(value))
 }
 

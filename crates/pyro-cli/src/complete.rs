@@ -43,7 +43,7 @@ pub(crate) fn workspaces(current: &OsStr) -> Vec<CompletionCandidate> {
 }
 
 fn known() -> Option<Vec<(String, Option<String>)>> {
-    let settings = settings(&Global::default(), &Sources::default()).ok()?;
+    let settings = settings(&Global::default(), Sources::default()).ok()?;
     // Opening a database that is not there would make one.
     if !settings.home.workspace_database().exists() {
         return None;

@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         Ok(parsed) => parsed,
         Err(error) => return render::usage(&error, json),
     };
-    match commands::dispatch(args, &sources) {
+    match commands::dispatch(args, sources) {
         Ok(code) => code.into(),
         Err(failure) => failure.report(),
     }

@@ -20,7 +20,7 @@ pub(super) fn json(command: &ConfigCommand) -> bool {
 
 pub(super) fn config(
     global: &Global,
-    sources: &Sources,
+    sources: Sources,
     command: &ConfigCommand,
 ) -> Result<ExitCode, Error> {
     match command {

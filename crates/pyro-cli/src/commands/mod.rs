@@ -44,7 +44,7 @@ impl Failure {
 }
 
 /// Runs the command.
-pub(crate) fn dispatch(args: Args, sources: &Sources) -> Result<ExitCode, Failure> {
+pub(crate) fn dispatch(args: Args, sources: Sources) -> Result<ExitCode, Failure> {
     let talk = Talk::new(args.global.quiet);
     let global = args.global;
     // The supervisor comes before anything that could start a thread: the VMM lives and dies

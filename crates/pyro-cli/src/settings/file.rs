@@ -139,8 +139,8 @@ fn plain(value: &Spanned<DeValue<'_>>) -> Option<Value> {
 }
 
 fn line_of(text: &str, at: usize) -> usize {
-    let before = text.as_bytes().get(..at).unwrap_or_default();
-    before.iter().filter(|byte| **byte == b'\n').count() + 1
+    let before = text.get(..at).unwrap_or(text);
+    before.matches('\n').count() + 1
 }
 
 fn refused(path: &Path, line: usize, what: &str, remedy: &str) -> Error {

@@ -72,16 +72,16 @@ const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sb
 const MIB: u64 = 1024 * 1024;
 
 /// The settings for this process.
-pub(crate) fn settings(global: &Global, sources: &Sources) -> Result<Settings, Error> {
+pub(crate) fn settings(global: &Global, sources: Sources) -> Result<Settings, Error> {
     resolved(global, sources).map(|(settings, _)| settings)
 }
 
 /// Every setting with its value and where that came from, and the file's path.
-pub(crate) fn shown(global: &Global, sources: &Sources) -> Result<(PathBuf, Vec<Shown>), Error> {
+pub(crate) fn shown(global: &Global, sources: Sources) -> Result<(PathBuf, Vec<Shown>), Error> {
     resolved(global, sources).map(|(_, layers)| layers.into_shown())
 }
 
-fn resolved(global: &Global, sources: &Sources) -> Result<(Settings, Layers), Error> {
+fn resolved(global: &Global, sources: Sources) -> Result<(Settings, Layers), Error> {
     let config = directory("PYRO_CONFIG_DIR", "XDG_CONFIG_HOME", ".config")?;
     let mut layers = Layers::new(ConfigFile::load(config.join("config.toml"))?);
     let home = home(&mut layers)?;
@@ -109,7 +109,7 @@ fn resolved(global: &Global, sources: &Sources) -> Result<(Settings, Layers), Er
         engine: engine.into(),
         catalog: catalog(&config)?,
         registries: registries(&config, &search_path)?,
-        policy: Arc::new(policy(&config, policy_file)?),
+        policy: Arc::new(policy(&config, policy_file.as_deref())?),
         offline,
         max_template_bytes,
         workspace_limits,
@@ -167,8 +167,8 @@ fn workspace_limits(layers: &mut Layers) -> Result<WorkspaceLimits, Error> {
 
 /// The user's policy of images. Without a file every image may be used; one that cannot be read
 /// is an error, because it may forbid much.
-fn policy(config: &Path, path: Option<PathBuf>) -> Result<Policy, Error> {
-    let file = path.clone().unwrap_or_else(|| config.join("policy.toml"));
+fn policy(config: &Path, path: Option<&Path>) -> Result<Policy, Error> {
+    let file = path.map_or_else(|| config.join("policy.toml"), Path::to_owned);
     // A link that leads nowhere counts as a file: somebody meant there to be one.
     if path.is_none()
         && fs::symlink_metadata(&file)

@@ -132,11 +132,12 @@ pub(super) async fn fork(pyro: &Pyro, args: ForkArgs, talk: &Talk) -> Result<Exi
         talk.error(message, failure["hint"].as_str());
     }
     if args.id_only {
-        let ids = forked.workspaces.iter();
-        print(
-            &ids.map(|made| format!("{}\n", made.workspace_id))
-                .collect::<String>(),
-        );
+        let ids: Vec<&str> = forked
+            .workspaces
+            .iter()
+            .map(|made| made.workspace_id.as_str())
+            .collect();
+        print(&format!("{}\n", ids.join("\n")));
         return Ok(code);
     }
     print(&render::forked(&forked));

@@ -111,7 +111,7 @@ pub(super) async fn workspace(
 
 async fn short(pyro: &Pyro, command: WorkspaceCommand, talk: &Talk) -> Result<ExitCode, Error> {
     match command {
-        WorkspaceCommand::Create(args) => life::create(pyro, *args, talk).await,
+        WorkspaceCommand::Create(args) => Box::pin(life::create(pyro, *args, talk)).await,
         WorkspaceCommand::List(args) => life::list(pyro, &args).await,
         WorkspaceCommand::Status(args) => {
             let status = args.target.find(pyro).await?.status().await?;
@@ -141,8 +141,8 @@ async fn short(pyro: &Pyro, command: WorkspaceCommand, talk: &Talk) -> Result<Ex
             life::show(&status, args.json)
         }
         WorkspaceCommand::Update(args) => life::update(pyro, args).await,
-        WorkspaceCommand::Reset(args) => life::reset(pyro, args, talk).await,
-        WorkspaceCommand::Fork(args) => life::fork(pyro, args, talk).await,
+        WorkspaceCommand::Reset(args) => Box::pin(life::reset(pyro, args, talk)).await,
+        WorkspaceCommand::Fork(args) => Box::pin(life::fork(pyro, args, talk)).await,
         WorkspaceCommand::Delete(args) => life::delete(pyro, args).await,
         WorkspaceCommand::Logs(args) => history::logs(pyro, args).await,
         WorkspaceCommand::Jobs(command) => jobs::jobs(pyro, command, talk).await,

@@ -299,12 +299,12 @@ fn what_goes_on_by_itself_is_looked_after_by_its_id() {
     );
     assert_eq!(ids.lines().count(), 2, "{ids}");
     for child in ["child-1", "child-2"] {
-        done(&world, &format!("jobs end {child} {}", job));
+        done(&world, &format!("jobs end {child} {job}"));
     }
     assert_eq!(
         run(
             &world,
-            &format!("jobs wait jobs {} --timeout-seconds 0", job)
+            &format!("jobs wait jobs {job} --timeout-seconds 0")
         )
         .code(),
         124

@@ -16,6 +16,7 @@ use std::io::{IsTerminal, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use pyro::workspace::PatchError;
 use pyro::{Error, ErrorCode, ProgressSink};
 use serde_json::json;
 
@@ -117,6 +118,11 @@ fn error_text(error: &Error) -> String {
         if let Some(logs) = &failure.log_dir {
             let _ = writeln!(text, "logs: {}", logs.display());
         }
+    }
+    if let Error::Patch(error) = error
+        && let PatchError::DoesNotFit { entries, .. } = error.as_ref()
+    {
+        text.push_str(&workspace::patch_report(entries));
     }
     if let Some(hint) = error.hint() {
         let _ = writeln!(text, "\nhint: {hint}");

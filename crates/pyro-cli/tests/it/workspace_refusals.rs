@@ -104,6 +104,19 @@ fn values_out_of_range_are_refused() {
         "cannot read `/no/such`",
         "",
     );
+    refused(
+        "create debian:12 --seed-path /no/such",
+        1,
+        "/no/such",
+        "hint: ",
+    );
+    refused("diff w --from a/b", 1, "no name of a snapshot", "");
+    refused(
+        "patch apply w --patch-file /no/such",
+        1,
+        "cannot read `/no/such`",
+        "",
+    );
     refused("delete --all", 1, "nobody to ask", "--yes");
 }
 
@@ -124,6 +137,15 @@ fn a_wrong_command_line_is_refused() {
         "file write w a",
         "file write w a --text b --text-file c",
         "file edit w a --old b",
+        "create debian:12 --seed-path . --repo-url https://host/a",
+        "create debian:12 --git",
+        "create debian:12 --seed-path . --untracked",
+        "create debian:12 --repo-ref main",
+        "sync push w",
+        "export w a",
+        "export w --output b",
+        "patch apply w",
+        "patch apply w --patch a --patch-file b",
         "no-such-command",
     ] {
         refused(line, 2, "error: ", "");

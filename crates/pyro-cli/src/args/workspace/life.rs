@@ -41,6 +41,8 @@ was stopped so for a week.
 
 Examples:
   pyro workspace create debian:12 --name fix-42 --label task=42
+  pyro workspace create debian:12 --seed-path . --git --untracked
+  pyro workspace create debian:12 --repo-url https://github.com/owner/project --repo-ref v1.2
   pyro workspace create debian:12 --ttl-seconds never --id-only")]
 pub(crate) struct CreateArgs {
     /// Environment to run: a name such as `debian:12`, an image such as
@@ -74,6 +76,21 @@ pub(crate) struct CreateArgs {
     /// Label; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) label: Vec<String>,
+    /// Directory, `.tar`, `.tar.gz`, `.tgz` or `.tar.zst` that it begins with
+    #[arg(long, value_name = "PATH", conflicts_with = "repo_url")]
+    pub(crate) seed_path: Option<PathBuf>,
+    /// With `--seed-path`: take the tracked files of a Git checkout, as they are there
+    #[arg(long, requires = "seed_path")]
+    pub(crate) git: bool,
+    /// With `--git`: take also what is neither tracked nor ignored
+    #[arg(long, requires = "git")]
+    pub(crate) untracked: bool,
+    /// Git repository that is cloned on this host and that it begins with
+    #[arg(long, value_name = "URL")]
+    pub(crate) repo_url: Option<String>,
+    /// With `--repo-url`: branch, tag or commit [default: the repository's own]
+    #[arg(long, value_name = "REF", requires = "repo_url")]
+    pub(crate) repo_ref: Option<String>,
     /// Boot the machine, even if a copy of one that has booted could be had at once
     #[arg(long)]
     pub(crate) cold: bool,

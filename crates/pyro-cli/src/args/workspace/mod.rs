@@ -4,6 +4,7 @@ mod command;
 mod file;
 mod life;
 mod snapshot;
+mod tree;
 
 use clap::{Args as ClapArgs, Subcommand};
 use clap_complete::engine::ArgValueCompleter;
@@ -16,6 +17,10 @@ pub(crate) use life::{
     CreateArgs, DeleteArgs, ForkArgs, NetworkPolicy, ResetArgs, TargetArgs, UpdateArgs,
 };
 pub(crate) use snapshot::SnapshotCommand;
+pub(crate) use tree::{
+    ApplyArgs, DiffArgs, ExportArgs, PatchArgs, PatchCommand, PullTreeArgs, PushArgs, SummaryArgs,
+    SyncCommand,
+};
 
 use super::JsonArgs;
 use crate::complete;
@@ -72,6 +77,20 @@ Example: pyro workspace pause fix-42")]
     /// List, read, write, edit and search files
     #[command(subcommand)]
     File(FileCommand),
+    /// Push trees of this host into a workspace, and pull them back
+    #[command(subcommand)]
+    Sync(SyncCommand),
+    /// Show what changed since the baseline, as a patch
+    Diff(DiffArgs),
+    /// Bring files, directories or links of a workspace to this host
+    Export(ExportArgs),
+    /// Apply patches
+    #[command(subcommand)]
+    Patch(PatchCommand),
+    /// Put what changed in a workspace into a Git checkout of this host
+    Apply(ApplyArgs),
+    /// Tell what was done in a workspace since it was made or last reset
+    Summary(SummaryArgs),
     /// Make, list and delete snapshots
     #[command(subcommand)]
     Snapshot(SnapshotCommand),

@@ -1,6 +1,9 @@
 //! Workspaces made, listed, changed and removed.
 
-use pyro::workspace::{CreateOptions, Update, WorkspaceForkOptions, WorkspacePayload};
+use pyro::tree::SeedSource;
+use pyro::workspace::{
+    CreateOptions, SeedOptions, SeedOrigin, Update, WorkspaceForkOptions, WorkspacePayload,
+};
 use pyro::{Error, ForkMode, Pyro};
 use serde_json::json;
 
@@ -28,6 +31,21 @@ pub(super) async fn create(pyro: &Pyro, args: CreateArgs, talk: &Talk) -> Result
         talk.line(&format!("[workspace-create] environment={environment}"));
     }
     let progress = talk.progress("workspace-create", json);
+    match options.seed.source {
+        SeedSource::Directory { .. }
+        | SeedSource::Archive { .. }
+        | SeedSource::GitCheckout { .. } => {
+            let preview = pyro.preview_seed(&options.seed, &progress).await?;
+            if !json {
+                talk.line(&render::seed_line(&preview));
+            }
+            for warning in render::seed_warnings(&preview) {
+                talk.line(&format!("[workspace-create] {warning}"));
+            }
+        }
+        // What a repository holds is known when it was cloned, which is done once.
+        SeedSource::Empty | SeedSource::Repository { .. } => {}
+    }
     let made = pyro.create_workspace(options, &progress).await?;
     drop(progress);
     if id_only {
@@ -46,6 +64,7 @@ fn create_options(args: CreateArgs) -> Result<CreateOptions, Error> {
     if !args.secret_file.is_empty() {
         return Err(no_secrets("--secret-file"));
     }
+    let seed = seed(&args)?;
     let network = match args.network_policy {
         NetworkPolicy::Off => false,
         NetworkPolicy::Egress => true,
@@ -65,7 +84,34 @@ fn create_options(args: CreateArgs) -> Result<CreateOptions, Error> {
         name: args.name,
         labels: labels(&args.label)?,
         cold: args.cold,
+        seed,
         ..CreateOptions::new(args.environment)
+    })
+}
+
+/// What it begins with.
+fn seed(args: &CreateArgs) -> Result<SeedOptions, Error> {
+    let (source, origin) = match (&args.repo_url, &args.seed_path) {
+        (Some(url), _) => {
+            let source = SeedSource::Repository {
+                url: url.clone(),
+                git_ref: args.repo_ref.clone(),
+            };
+            (source, SeedOrigin::RepoUrl)
+        }
+        (None, Some(path)) if args.git => {
+            let source = SeedSource::GitCheckout {
+                path: path.clone(),
+                untracked: args.untracked,
+            };
+            (source, SeedOrigin::ManualSeedPath)
+        }
+        (None, Some(path)) => (SeedSource::detect(path)?, SeedOrigin::ManualSeedPath),
+        (None, None) => return Ok(SeedOptions::default()),
+    };
+    Ok(SeedOptions {
+        variables: std::env::vars_os().collect(),
+        ..SeedOptions::new(source, origin)
     })
 }
 

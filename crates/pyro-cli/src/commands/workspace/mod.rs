@@ -6,6 +6,7 @@ mod history;
 mod jobs;
 mod life;
 mod snapshot;
+mod tree;
 
 use std::io::{BufRead, IsTerminal, Read, Write};
 use std::path::Path;
@@ -14,7 +15,9 @@ use pyro::workspace::{Labels, MAX_WRITE, SnapshotName, Ttl, Workspace};
 use pyro::{Error, Pyro};
 
 use super::{invalid, print, print_json};
-use crate::args::{FileCommand, JobsCommand, SnapshotCommand, Target, WorkspaceCommand};
+use crate::args::{
+    FileCommand, JobsCommand, PatchCommand, SnapshotCommand, SyncCommand, Target, WorkspaceCommand,
+};
 use crate::exit_code::ExitCode;
 use crate::render::Talk;
 use crate::signals::Interrupts;
@@ -51,6 +54,15 @@ pub(super) fn json(command: &WorkspaceCommand) -> bool {
             FileCommand::Grep(args) => args.json,
             FileCommand::Glob(args) => args.json,
         },
+        WorkspaceCommand::Sync(command) => match command {
+            SyncCommand::Push(args) => args.json,
+            SyncCommand::Pull(args) => args.json,
+        },
+        WorkspaceCommand::Diff(args) => args.json,
+        WorkspaceCommand::Export(args) => args.json,
+        WorkspaceCommand::Patch(PatchCommand::Apply(args)) => args.json,
+        WorkspaceCommand::Apply(args) => args.json,
+        WorkspaceCommand::Summary(args) => args.json,
         WorkspaceCommand::Snapshot(command) => match command {
             SnapshotCommand::Create(args) => args.snapshot.json,
             SnapshotCommand::List(args) => args.json,
@@ -85,6 +97,12 @@ pub(super) fn failure(command: &WorkspaceCommand) -> ExitCode {
             | JobsCommand::End(_),
         )
         | WorkspaceCommand::File(_)
+        | WorkspaceCommand::Sync(_)
+        | WorkspaceCommand::Diff(_)
+        | WorkspaceCommand::Export(_)
+        | WorkspaceCommand::Patch(_)
+        | WorkspaceCommand::Apply(_)
+        | WorkspaceCommand::Summary(_)
         | WorkspaceCommand::Snapshot(_) => ExitCode::Failure,
     }
 }
@@ -148,6 +166,14 @@ async fn short(pyro: &Pyro, command: WorkspaceCommand, talk: &Talk) -> Result<Ex
         WorkspaceCommand::Jobs(command) => jobs::jobs(pyro, command, talk).await,
         WorkspaceCommand::File(command) => file::file(pyro, command, talk).await,
         WorkspaceCommand::Snapshot(command) => snapshot::snapshot(pyro, command, talk).await,
+        WorkspaceCommand::Sync(command) => Box::pin(tree::sync(pyro, command, talk)).await,
+        WorkspaceCommand::Diff(args) => Box::pin(tree::diff(pyro, args, talk)).await,
+        WorkspaceCommand::Export(args) => Box::pin(tree::export(pyro, args, talk)).await,
+        WorkspaceCommand::Patch(PatchCommand::Apply(args)) => {
+            Box::pin(tree::patch(pyro, args, talk)).await
+        }
+        WorkspaceCommand::Apply(args) => Box::pin(tree::apply(pyro, args, talk)).await,
+        WorkspaceCommand::Summary(args) => Box::pin(tree::summary(pyro, args)).await,
         // It handles signals itself.
         WorkspaceCommand::Exec(_) => Ok(ExitCode::Success),
     }

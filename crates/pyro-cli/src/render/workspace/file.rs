@@ -73,7 +73,8 @@ pub(crate) fn grep(found: &GrepReply) -> String {
     text
 }
 
-fn kind(artifact: ArtifactType) -> &'static str {
+/// What something is.
+pub(super) fn kind(artifact: ArtifactType) -> &'static str {
     match artifact {
         ArtifactType::File => "file",
         ArtifactType::Directory => "directory",

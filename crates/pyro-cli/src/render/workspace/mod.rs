@@ -3,10 +3,15 @@
 mod command;
 mod file;
 mod life;
+mod tree;
 
 pub(crate) use command::{job, job_bytes, logs, stream};
 pub(crate) use file::{content, file_list, grep, paths, yes_no};
 pub(crate) use life::{deleted, forked, list, reset, snapshot, summary_block};
+pub(crate) use tree::{
+    applied, diff_line, export_line, patch_line, patch_report, safe_lines, seed_line,
+    seed_warnings, stat, sync_line, sync_plan,
+};
 
 use super::printable;
 

@@ -39,6 +39,7 @@ mod workspace_cli;
 mod workspace_life;
 mod workspace_limits;
 mod workspace_model;
+mod workspace_story;
 mod workspace_trees;
 
 use pyro_testing::World;

@@ -302,11 +302,7 @@ fn what_goes_on_by_itself_is_looked_after_by_its_id() {
         done(&world, &format!("jobs end {child} {job}"));
     }
     assert_eq!(
-        run(
-            &world,
-            &format!("jobs wait jobs {job} --timeout-seconds 0")
-        )
-        .code(),
+        run(&world, &format!("jobs wait jobs {job} --timeout-seconds 0")).code(),
         124
     );
     let offered = world

@@ -278,14 +278,14 @@ impl SummaryPayload {
         let _ = writeln!(text, "{title}Workspace {}", plain(name));
         let _ = writeln!(
             text,
-            "\n{} in {}, {} since {}",
+            "\n{} ({}): what was done below {} since {}",
             plain(&self.environment),
             self.state.as_str(),
             self.workspace_path,
             if self.reset_count == 0 {
                 "it was made".to_owned()
             } else {
-                format!("reset {}", self.reset_count)
+                format!("its reset no. {}", self.reset_count)
             }
         );
         let _ = writeln!(

@@ -20,8 +20,8 @@ pub struct GcReport {
     /// Machines whose supervisor is gone, with their processes and directories.
     pub machines: Vec<SweptMachine>,
     /// Builds whose process is gone, records of preparations without their environment, templates
-    /// that a killed process was making or removing, directories of workspaces and snapshots that no
-    /// record names, and initramfs files of other builds of the agent.
+    /// that a killed process was making or removing, directories of workspaces, snapshots and seeds
+    /// that no record names, and initramfs files of other builds of the agent.
     pub paths: Vec<PathBuf>,
 }
 

@@ -251,10 +251,10 @@ impl TreeError {
                 "name a directory, or an archive that ends in `.tar`, `.tar.gz`, `.tgz` or `.tar.zst`"
             }
             Self::TooLarge { by_git: true, .. } => {
-                "name what is not needed in `.gitignore`, send tracked files alone, or raise the limit"
+                "name what is not needed in `.gitignore`, send tracked files alone, or raise the limit with `--max-source-mib` or `--max-source-entries`"
             }
             Self::TooLarge { by_git: false, .. } => {
-                "name a smaller directory, send what Git tracks of it, or raise the limit"
+                "name a smaller directory, send what Git tracks of it with `--git`, or raise the limit with `--max-source-mib` or `--max-source-entries`"
             }
             Self::Archive { .. } => {
                 "make it again with `tar`, plain or with gzip or zstd compression"

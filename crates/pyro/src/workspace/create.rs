@@ -213,7 +213,8 @@ impl Workspace {
         let baseline = self
             .seed(&mut machine, packed.as_ref(), &kept, progress)
             .await?;
-        if let Some(packed) = packed {
+        // Held until the record names it.
+        if let Some(packed) = &packed {
             row.facts.seed = packed.seed.clone();
             row.facts.seed_tar = Some(packed.digest.clone());
         }

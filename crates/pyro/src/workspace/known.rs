@@ -15,7 +15,7 @@ impl Pyro {
         Ok(known.chain(damaged).collect())
     }
 
-    /// Removes directories of workspaces and snapshots that no record names, or with `dry_run` only tells them. Without
+    /// Removes directories of workspaces and snapshots, and seeds, that no record names, or with `dry_run` only tells them. Without
     /// `dry_run`, what processes that died had begun is brought to its end before.
     pub(crate) async fn remove_workspace_remains(
         &self,
@@ -49,6 +49,7 @@ impl Pyro {
                 remains.push(path);
             }
         }
+        remains.extend(self.remove_seed_remains(dry_run).await?);
         Ok(remains)
     }
 

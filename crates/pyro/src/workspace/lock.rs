@@ -46,6 +46,23 @@ pub(crate) async fn take(path: &Path) -> Result<Locked, Error> {
     }
 }
 
+/// Takes the lock together with others who share it; whoever has it alone is waited for. Blocks.
+pub(crate) fn share(path: &Path) -> Result<Lock, Error> {
+    let failed = |source| Error::Io {
+        action: "lock",
+        path: path.to_owned(),
+        source,
+    };
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(failed)?;
+    flock(&file, FlockOperation::LockShared).map_err(|error| failed(error.into()))?;
+    Ok(Lock { _file: file })
+}
+
 /// Takes the lock if nobody has it.
 pub(crate) fn try_take(path: &Path) -> Result<Locked, Error> {
     let failed = |source| Error::Io {
@@ -79,6 +96,16 @@ pub(crate) fn try_take(path: &Path) -> Result<Locked, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn several_share_it_and_then_nobody_has_it_alone() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("lock");
+        let shared = [share(&path).unwrap(), share(&path).unwrap()];
+        assert!(matches!(try_take(&path).unwrap(), Locked::Busy));
+        drop(shared);
+        assert!(matches!(try_take(&path).unwrap(), Locked::Held(_)));
+    }
 
     #[tokio::test]
     async fn one_holds_it_and_it_ends_with_the_workspace() {

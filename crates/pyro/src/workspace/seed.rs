@@ -1,7 +1,7 @@
 //! What a workspace begins with: packed on the host, kept as a tar, put into the guest, and made its baseline.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pyro_image::blocking::blocking;
@@ -9,6 +9,7 @@ use pyro_protocol::archive::import::TreeImport;
 use pyro_protocol::index::TreeEnd;
 use serde_json::{Value, json};
 
+use super::lock::{self, Lock, Locked};
 use super::payload::{WORKSPACE_PATH, WorkspaceSeed};
 use super::place::make_private;
 use super::settle::remove_file;
@@ -28,6 +29,8 @@ pub(super) struct PackedSeed {
     pub(super) digest: String,
     /// What is told of it.
     pub(super) seed: WorkspaceSeed,
+    /// As long as it is held, nobody removes a seed that no record names yet.
+    _lock: Arc<Lock>,
 }
 
 /// What a workspace begins with.
@@ -87,6 +90,7 @@ impl SeedOrigin {
 #[derive(Debug)]
 pub(super) struct CheckedSeed {
     open: Arc<OpenSeed>,
+    lock: Lock,
     origin: SeedOrigin,
     limits: SeedLimits,
 }
@@ -101,7 +105,7 @@ impl Pyro {
         options: &SeedOptions,
         progress: &ProgressSink,
     ) -> Result<SeedPreview, Error> {
-        let (_, preview) = self.open_seed(options, progress).await?;
+        let (_, preview, _) = self.open_seed(options, progress).await?;
         Ok(preview)
     }
 
@@ -109,7 +113,7 @@ impl Pyro {
         &self,
         options: &SeedOptions,
         progress: &ProgressSink,
-    ) -> Result<(OpenSeed, SeedPreview), Error> {
+    ) -> Result<(OpenSeed, SeedPreview, Lock), Error> {
         let staging = self.settings().home.seeds();
         make_private(&staging)?;
         let (options, progress) = (options.clone(), progress.clone());
@@ -120,9 +124,11 @@ impl Pyro {
                 variables: &options.variables,
                 staging: &staging,
             };
+            // Held before the first file of it is there.
+            let lock = lock::share(&seed_lock(&staging))?;
             let open = options.source.open(&host, &progress)?;
             let preview = open.preview(&options.limits)?;
-            Ok((open, preview))
+            Ok((open, preview, lock))
         })
         .await
     }
@@ -136,9 +142,10 @@ impl Pyro {
         if options.source == SeedSource::Empty {
             return Ok(None);
         }
-        let (open, _) = self.open_seed(options, progress).await?;
+        let (open, _, lock) = self.open_seed(options, progress).await?;
         Ok(Some(CheckedSeed {
             open: Arc::new(open),
+            lock,
             origin: options.origin,
             limits: options.limits,
         }))
@@ -162,11 +169,55 @@ impl Pyro {
 
     /// Removes a seed that no workspace began with any more.
     pub(super) async fn release_seed(&self, digest: &str) -> Result<(), Error> {
+        let directory = self.settings().home.seeds();
+        let Locked::Held(_lock) = lock::try_take(&seed_lock(&directory))? else {
+            // Somebody makes a seed, which may be this one: who clears up looks at it again.
+            return Ok(());
+        };
         let wanted = digest.to_owned();
         if self.db(move |store| store.seed_is_used(&wanted)).await? {
             return Ok(());
         }
         remove_file(&self.seed_tar(digest))
+    }
+
+    /// Removes seeds that no workspace began with, clones and half seeds, or with `dry_run` only tells them. While somebody
+    /// makes a seed, nothing is removed.
+    pub(super) async fn remove_seed_remains(&self, dry_run: bool) -> Result<Vec<PathBuf>, Error> {
+        let directory = self.settings().home.seeds();
+        let Locked::Held(_lock) = lock::try_take(&seed_lock(&directory))? else {
+            return Ok(Vec::new());
+        };
+        let mut remains = Vec::new();
+        for entry in std::fs::read_dir(&directory)
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let (name, path) = (entry.file_name(), entry.path());
+            let digest = name.to_str().and_then(|name| name.strip_suffix(".tar"));
+            let used = match digest.map(str::to_owned) {
+                Some(digest) => self.db(move |store| store.seed_is_used(&digest)).await?,
+                None => false,
+            };
+            if used {
+                continue;
+            }
+            if !dry_run {
+                let removed = match entry.file_type() {
+                    Ok(kind) if kind.is_dir() => std::fs::remove_dir_all(&path),
+                    _ => std::fs::remove_file(&path),
+                };
+                removed.map_err(|source| Error::Io {
+                    action: "remove",
+                    path: path.clone(),
+                    source,
+                })?;
+            }
+            remains.push(path);
+        }
+        remains.sort();
+        Ok(remains)
     }
 
     /// Where a seed lies.
@@ -175,12 +226,13 @@ impl Pyro {
     }
 }
 
+/// The file that those who make seeds lock together, and those who remove seeds alone. It lies beside their directory.
+fn seed_lock(seeds: &Path) -> PathBuf {
+    seeds.with_extension("lock")
+}
+
 impl CheckedSeed {
-    fn pack(
-        self,
-        directory: &std::path::Path,
-        progress: &ProgressSink,
-    ) -> Result<PackedSeed, Error> {
+    fn pack(self, directory: &Path, progress: &ProgressSink) -> Result<PackedSeed, Error> {
         let io = |action| {
             move |source: std::io::Error| Error::Io {
                 action,
@@ -206,6 +258,7 @@ impl CheckedSeed {
         Ok(PackedSeed {
             tar,
             digest,
+            _lock: Arc::new(self.lock),
             seed: WorkspaceSeed {
                 mode: mode(self.open.mode()).into(),
                 destination: WORKSPACE_PATH.into(),

@@ -25,7 +25,10 @@ fn commands_options_and_values_are_offered() {
     let world = world();
     assert_eq!(offered(&world, &["pyro", "works"]), ["workspace"]);
     let life = offered(&world, &["pyro", "workspace", "s"]);
-    assert_eq!(life, ["status", "start", "stop", "sync", "summary", "snapshot"]);
+    assert_eq!(
+        life,
+        ["status", "start", "stop", "sync", "summary", "snapshot"]
+    );
     let options = offered(&world, &["pyro", "workspace", "exec", "--time"]);
     assert_eq!(options, ["--timeout-seconds"]);
     let values = offered(&world, &["pyro", "--engine", "qemu"]);

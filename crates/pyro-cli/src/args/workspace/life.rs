@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, ValueEnum};
 use clap_complete::engine::ArgValueCompleter;
+use pyro::tree::SeedLimits;
 
 use super::super::Pull;
 use super::Target;
@@ -91,6 +92,8 @@ pub(crate) struct CreateArgs {
     /// With `--repo-url`: branch, tag or commit [default: the repository's own]
     #[arg(long, value_name = "REF", requires = "repo_url")]
     pub(crate) repo_ref: Option<String>,
+    #[command(flatten)]
+    pub(crate) limits: SeedLimitArgs,
     /// Boot the machine, even if a copy of one that has booted could be had at once
     #[arg(long)]
     pub(crate) cold: bool,
@@ -109,6 +112,26 @@ pub(crate) struct CreateArgs {
     /// Refused: there are no secrets yet
     #[arg(long, value_name = "NAME=PATH", hide = true)]
     pub(crate) secret_file: Vec<PathBuf>,
+}
+
+/// How much may be taken from this host.
+#[derive(Clone, Copy, Debug, ClapArgs)]
+pub(crate) struct SeedLimitArgs {
+    /// Most MiB of files that are taken from this host
+    #[arg(long, default_value_t = 2048, value_name = "MIB")]
+    pub(crate) max_source_mib: u32,
+    /// Most files, directories and links that are taken from this host
+    #[arg(long, default_value_t = 500_000, value_name = "N")]
+    pub(crate) max_source_entries: u64,
+}
+
+impl From<SeedLimitArgs> for SeedLimits {
+    fn from(limits: SeedLimitArgs) -> Self {
+        Self {
+            max_bytes: u64::from(limits.max_source_mib) * 1024 * 1024,
+            max_entries: limits.max_source_entries,
+        }
+    }
 }
 
 #[derive(Debug, ClapArgs)]

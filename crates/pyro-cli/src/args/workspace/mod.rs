@@ -14,7 +14,8 @@ pub(crate) use command::{
 };
 pub(crate) use file::{EditArgs, FileCommand, GrepArgs, ReadArgs, WriteArgs};
 pub(crate) use life::{
-    CreateArgs, DeleteArgs, ForkArgs, NetworkPolicy, ResetArgs, TargetArgs, UpdateArgs,
+    CreateArgs, DeleteArgs, ForkArgs, NetworkPolicy, ResetArgs, SeedLimitArgs, TargetArgs,
+    UpdateArgs,
 };
 pub(crate) use snapshot::SnapshotCommand;
 pub(crate) use tree::{

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args as ClapArgs, Subcommand, ValueEnum};
 use pyro::workspace::{BASELINE, DEFAULT_PATCH, ExportFormat, WORKSPACE_PATH};
 
-use super::Target;
+use super::{SeedLimitArgs, Target};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SyncCommand {
@@ -44,6 +44,8 @@ pub(crate) struct PushArgs {
     /// Leave out what this pattern matches; may be repeated
     #[arg(long, value_name = "GLOB")]
     pub(crate) exclude: Vec<String>,
+    #[command(flatten)]
+    pub(crate) limits: SeedLimitArgs,
     /// Only tell what would be done
     #[arg(long)]
     pub(crate) dry_run: bool,

@@ -110,6 +110,7 @@ fn seed(args: &CreateArgs) -> Result<SeedOptions, Error> {
         (None, None) => return Ok(SeedOptions::default()),
     };
     Ok(SeedOptions {
+        limits: args.limits.into(),
         variables: std::env::vars_os().collect(),
         ..SeedOptions::new(source, origin)
     })

@@ -4,7 +4,6 @@ use std::io::IsTerminal;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use pyro::tree::SeedLimits;
 use pyro::workspace::{
     DiffOptions, DiffPayload, ExportOptions, HostApplyOptions, PatchOptions, SyncPullOptions,
     SyncPushOptions,
@@ -40,7 +39,7 @@ async fn push(pyro: &Pyro, args: PushArgs, talk: &Talk) -> Result<ExitCode, Erro
         dry_run: args.dry_run,
         gitignore: args.gitignore,
         exclude: args.exclude,
-        limits: SeedLimits::default(),
+        limits: args.limits.into(),
     };
     let workspace = args.target.find(pyro).await?;
     let progress = talk.progress("workspace-sync", args.json);

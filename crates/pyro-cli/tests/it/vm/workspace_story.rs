@@ -317,6 +317,33 @@ fn trees_go_to_and_fro() {
     assert_eq!(std::fs::read_to_string(back.join("a")).unwrap(), "three\n");
     assert!(!back.join("sub/b").exists());
 
+    // What no record names is cleared away, and the seed that the workspace began with stays.
+    let seeds = world.state().join("seeds");
+    std::fs::write(seeds.join(".partial-x"), "half").unwrap();
+    std::fs::write(seeds.join("0000.tar"), "nobody's").unwrap();
+    let told = world.pyro(&["gc"]).run().stdout_text();
+    assert!(
+        told.contains(".partial-x") && told.contains("0000.tar"),
+        "{told}"
+    );
+    let left = std::fs::read_dir(&seeds).unwrap().count();
+    assert_eq!(left, 1, "the seed that is used");
+    let large = [
+        "create",
+        "debian:12",
+        "--seed-path",
+        path,
+        "--max-source-entries",
+        "1",
+    ];
+    let refused = run(&world, &large);
+    assert_eq!(refused.code(), 1);
+    let told = refused.stderr_text();
+    assert!(
+        told.contains("hint: ") && told.contains("--max-source-"),
+        "{told}"
+    );
+
     let json = |arguments: &[&str]| run(&world, &[arguments, &["--json"]].concat()).json();
     insta::assert_snapshot!("json_sync", pretty(&json(&push)));
     insta::assert_snapshot!("json_diff", pretty(&json(&["diff", "t"])));

@@ -199,7 +199,8 @@ pub(crate) enum PatchCommand {
 #[command(
     group = ArgGroup::new("content").args(["patch", "patch_file"]).required(true),
     after_help = "\
-Takes what `git diff` and `diff -u` write. What does not fit is told hunk by hunk, and nothing is changed.
+Takes what `git diff` and `diff -u` write. What does not fit is told hunk by hunk, and \
+nothing is changed.
 
 Examples:
   git diff | pyro workspace patch apply fix-42 --patch-file -
@@ -228,10 +229,14 @@ pub(crate) struct PatchArgs {
     pub(crate) json: bool,
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
-The diff is shown first. On a terminal you are asked; elsewhere `--yes` is needed. The checkout is changed with
-`git apply --3way`, so that what does not fit is left as a conflict.
+The diff is shown first. On a terminal you are asked; elsewhere `--yes` is needed. The checkout is \
+changed with `git apply --3way`, so that what does not fit is left as a conflict.
 
 Examples:
   pyro workspace apply fix-42

@@ -125,16 +125,14 @@ async fn wait(pyro: &Pyro, args: JobWaitArgs, talk: &Talk) -> Result<ExitCode, E
     let workspace = args.job.target.find(pyro).await?;
     let job = waited(&workspace, &args.job.job, limit).await?;
     show(&job, args.job.json)?;
-    match job.exit_code {
-        Some(code) => Ok(ExitCode::of_guest(code)),
-        None => {
-            talk.error(
-                "the job still runs",
-                Some("wait longer, or end it with `jobs end`"),
-            );
-            Ok(ExitCode::of_guest(pyro_protocol::exec::EXIT_TIMEOUT))
-        }
+    if let Some(code) = job.exit_code {
+        return Ok(ExitCode::of_guest(code));
     }
+    talk.error(
+        "the job still runs",
+        Some("wait longer, or end it with `jobs end`"),
+    );
+    Ok(ExitCode::of_guest(pyro_protocol::exec::EXIT_TIMEOUT))
 }
 
 /// The job when it has ended or the time is over; each request waits a bounded time.

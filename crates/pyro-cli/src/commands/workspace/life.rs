@@ -161,7 +161,7 @@ pub(super) async fn fork(pyro: &Pyro, args: ForkArgs, talk: &Talk) -> Result<Exi
     };
     let workspace = args.target.find(pyro).await?;
     let progress = talk.progress("workspace-fork", args.json);
-    let forked = workspace.fork(&options, &progress).await?;
+    let forked = Box::pin(workspace.fork(&options, &progress)).await?;
     drop(progress);
     let code = if forked.failures.is_empty() {
         ExitCode::Success

@@ -94,7 +94,7 @@ pub(super) async fn diff(pyro: &Pyro, args: DiffArgs, talk: &Talk) -> Result<Exi
         max_bytes: args.max_bytes,
     };
     let workspace = args.target.find(pyro).await?;
-    let diff = workspace.diff(&options).await?;
+    let diff = Box::pin(workspace.diff(&options)).await?;
     if args.json {
         return print_json(&diff);
     }
@@ -131,9 +131,8 @@ pub(super) async fn export(pyro: &Pyro, args: ExportArgs, talk: &Talk) -> Result
     };
     let workspace = args.target.find(pyro).await?;
     let progress = talk.progress("workspace-export", args.json);
-    let exported = workspace
-        .export(&args.paths, &args.output, &options, &progress)
-        .await?;
+    let exported = workspace.export(&args.paths, &args.output, &options, &progress);
+    let exported = Box::pin(exported).await?;
     drop(progress);
     if args.json {
         return print_json(&exported);
@@ -174,7 +173,7 @@ pub(super) async fn apply(pyro: &Pyro, args: ApplyArgs, talk: &Talk) -> Result<E
         can_ask("a checkout would be changed")?;
     }
     if !args.json {
-        let diff = workspace.diff(&shown).await?;
+        let diff = Box::pin(workspace.diff(&shown)).await?;
         show_diff(&diff, false, talk).await?;
         if !diff.changed {
             return Ok(ExitCode::Success);
@@ -189,7 +188,7 @@ pub(super) async fn apply(pyro: &Pyro, args: ApplyArgs, talk: &Talk) -> Result<E
         dry_run: args.dry_run,
         three_way: !args.no_three_way,
     };
-    let applied = workspace.apply_to_host(&args.checkout, &options).await?;
+    let applied = Box::pin(workspace.apply_to_host(&args.checkout, &options)).await?;
     let code = if applied.report.clean {
         ExitCode::Success
     } else {
@@ -205,7 +204,8 @@ pub(super) async fn apply(pyro: &Pyro, args: ApplyArgs, talk: &Talk) -> Result<E
 }
 
 pub(super) async fn summary(pyro: &Pyro, args: SummaryArgs) -> Result<ExitCode, Error> {
-    let summary = args.target.find(pyro).await?.summary().await?;
+    let workspace = args.target.find(pyro).await?;
+    let summary = Box::pin(workspace.summary()).await?;
     if args.json {
         return print_json(&summary);
     }

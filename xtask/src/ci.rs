@@ -11,6 +11,8 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
+use crate::mcp_programs;
+
 /// The version that is built when no `cargo-deny` is there.
 const CARGO_DENY: &str = "0.20.2";
 
@@ -38,6 +40,7 @@ pub(crate) fn run(root: &Path, network: Network) -> Result<bool> {
     let deny = tool(root, "cargo-deny", CARGO_DENY, &mut failures)?;
     let nextest = tool(root, "cargo-nextest", CARGO_NEXTEST, &mut failures)?;
     vsock_device(root, &mut failures)?;
+    mcp_programs::ensure(root)?;
     for step in steps(&deny.to_string_lossy(), &nextest.to_string_lossy(), network) {
         if !perform(&step, root)? {
             failures.push(step.repeat());

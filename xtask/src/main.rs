@@ -13,6 +13,7 @@ mod firecracker;
 mod fuzz;
 mod kvm_lab;
 mod kvm_tests;
+mod mcp_programs;
 mod tidy;
 
 use std::path::Path;
@@ -35,6 +36,8 @@ Tasks:
   fuzz [SECONDS]  Run every fuzz target for SECONDS (default 60), two at a time
   vsock           Build what tests of the vsock need; `ci` does it by itself
   firecracker     Fetch the Firecracker that tests run into `target/tools`
+  mcp             Fetch the MCP client, Inspector and conformance suite that tests run into
+                  `target/tools`; `ci` does it by itself
   test-kvm [NAME]...
                   Run the tests that need a working `/dev/kvm`, in the lab if the host
                   has none; `make test-kvm` prepares what they need before
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         ["fuzz", seconds] => fuzz(seconds),
         ["vsock"] => ci::vsock(repository()),
         ["firecracker"] => firecracker::ensure(repository()).map(|()| true),
+        ["mcp"] => mcp_programs::ensure(repository()).map(|()| true),
         ["test-kvm", names @ ..] => kvm_tests::run(repository(), names),
         ["kvm-lab", words @ ..] => return in_lab(words),
         ["tidy"] => tidy(),

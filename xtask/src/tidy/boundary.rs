@@ -11,7 +11,7 @@ const UNSAFE_MODULES: [&str; 3] = [
 ];
 
 /// The only modules that start processes, and which.
-const SPAWNING_MODULES: [(&str, &str); 20] = [
+const SPAWNING_MODULES: [(&str, &str); 21] = [
     (
         "crates/pyro-agent/src/exec/spawn.rs",
         "what the host asks to run in the guest",
@@ -71,6 +71,10 @@ const SPAWNING_MODULES: [(&str, &str); 20] = [
         "the QEMU that is the lab, and mke2fs",
     ),
     ("xtask/src/kvm_tests.rs", "the test runner and the program"),
+    (
+        "xtask/src/mcp_programs.rs",
+        "pip, and the npm that it fetches",
+    ),
 ];
 
 /// How far above `unsafe` its reason may begin.

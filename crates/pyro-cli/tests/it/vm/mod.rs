@@ -22,6 +22,7 @@ mod kill;
 mod legacy;
 mod lifecycle;
 mod many;
+mod mcp;
 mod memory;
 mod output;
 mod payload;

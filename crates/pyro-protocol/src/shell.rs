@@ -95,6 +95,8 @@ pub struct OpenShell {
     pub cwd: String,
     /// Size of the terminal.
     pub size: WindowSize,
+    /// Program and arguments in the place of a shell.
+    pub argv: Option<Vec<String>>,
     /// Variables over those of the shell; names checked, no NUL in values.
     pub env: BTreeMap<String, String>,
     /// Values that the output must not show; never empty.
@@ -381,6 +383,7 @@ impl WindowSize {
 struct Fields {
     shell_id: Option<String>,
     cwd: Option<String>,
+    argv: Option<Vec<String>>,
     cols: Option<i64>,
     rows: Option<i64>,
     env: Option<BTreeMap<String, String>>,
@@ -431,17 +434,25 @@ impl Fields {
                 "`redact_values` exceeds {MAX_REDACT_VALUES} values or {MAX_REDACT_BYTES} bytes"
             )));
         }
-        // Directory and variables obey the rules of an exec.
+        // Program, directory and variables obey the rules of an exec.
+        let program = match &self.argv {
+            Some(argv) => {
+                let argv: Vec<Vec<u8>> = argv.iter().map(|word| word.clone().into()).collect();
+                ExecRequest::argv(&argv)
+            }
+            None => ExecRequest::shell(""),
+        };
         let checked = ExecRequest {
             cwd: Some(self.cwd.unwrap_or_else(|| "/workspace".into())),
             env: self.env,
-            ..ExecRequest::shell("")
+            ..program
         }
         .check()?;
         Ok(ShellRequest::Open(OpenShell {
             shell_id,
             cwd: checked.cwd,
             size,
+            argv: self.argv,
             env: checked.env,
             redact_values,
         }))

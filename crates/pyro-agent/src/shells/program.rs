@@ -16,14 +16,20 @@ pub(super) fn argv(env: &BTreeMap<String, String>) -> Vec<String> {
     }
 }
 
-/// The variables over those of every command; `overrides` win.
+/// The variables of a shell over those of every command; `overrides` win.
 pub(super) fn environment(overrides: BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut env = BTreeMap::from([
-        // Not the agent's own, which is the kernel's: nobody sits at a console.
-        ("TERM".into(), "xterm-256color".into()),
         ("PS1".into(), "pyro$ ".into()),
         ("PROMPT_COMMAND".into(), String::new()),
     ]);
+    env.extend(overrides);
+    on_terminal(env)
+}
+
+/// The variables of whatever runs on a terminal over those of every command; `overrides` win.
+pub(super) fn on_terminal(overrides: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    // Not the agent's own, which is the kernel's: nobody sits at a console.
+    let mut env = BTreeMap::from([("TERM".into(), "xterm-256color".into())]);
     env.extend(overrides);
     env
 }

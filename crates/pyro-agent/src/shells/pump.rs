@@ -40,8 +40,14 @@ pub(super) fn start(
     mut order: OpenShell,
     memory: Reserved,
 ) -> Result<Rc<Shell>, ErrorReply> {
-    let env = program::environment(std::mem::take(&mut order.env));
-    let argv = program::argv(&env);
+    let given = std::mem::take(&mut order.env);
+    let (argv, env) = match order.argv.take() {
+        Some(argv) => (argv, program::on_terminal(given)),
+        None => {
+            let env = program::environment(given);
+            (program::argv(&env), env)
+        }
+    };
     let OnTerminal {
         pid,
         terminal,

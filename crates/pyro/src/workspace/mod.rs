@@ -38,6 +38,7 @@ mod status;
 pub(crate) mod store;
 mod summary;
 mod sync;
+mod terminal;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -72,6 +73,7 @@ pub use summary::{
     SummaryChanges, SummaryCommands, SummaryOutcome, SummaryPayload, SummarySnapshots,
 };
 pub use sync::{SyncPayload, SyncPullOptions, SyncPushOptions, WorkspaceSync};
+pub use terminal::{TerminalExec, TerminalOutput, TerminalSize};
 
 /// The database, opened when it is first needed and shared by clones.
 #[derive(Clone, Debug, Default)]

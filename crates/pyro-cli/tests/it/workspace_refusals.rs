@@ -31,7 +31,6 @@ fn what_is_not_there_yet_says_so() {
         "--network-policy Egress+Published-Ports",
         "cannot be published yet",
     );
-    refused("exec w --tty -- sh", 125, "no terminal yet", "-i");
     refused(
         "exec w --secret-env A -- sh",
         125,
@@ -127,6 +126,8 @@ fn a_wrong_command_line_is_refused() {
         "exec w --",
         "exec -- true",
         "exec w --detach -i -- cat",
+        "exec w -t --detach -- cat",
+        "exec w -t --timeout-seconds 3 -- cat",
         "status",
         "status --last w",
         "create debian:12 --network-policy lan",

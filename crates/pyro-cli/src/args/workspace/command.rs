@@ -20,6 +20,7 @@ Examples:
   pyro workspace exec --last --shell -- 'cat src/*.c | wc -l'
   pyro workspace exec fix-42 --env CI=1 --cwd src --timeout-seconds 0.5 -- make
   tar c . | pyro workspace exec fix-42 -i -- tar x
+  pyro workspace exec fix-42 -it -- bash
   pyro workspace exec fix-42 --detach -- npm run dev")]
 pub(crate) struct ExecArgs {
     #[command(flatten)]
@@ -40,8 +41,13 @@ pub(crate) struct ExecArgs {
     /// Pass standard input to the command; otherwise it is empty
     #[arg(long, short, conflicts_with = "detach")]
     pub(crate) interactive: bool,
-    /// Refused: commands have no terminal yet
-    #[arg(long, short, hide = true)]
+    /// Run it on a terminal of the guest, which this terminal becomes; as root, and without a time
+    /// limit
+    #[arg(
+        long,
+        short,
+        conflicts_with_all = ["json", "detach", "timeout_seconds", "user"]
+    )]
     pub(crate) tty: bool,
     /// Start it as a job, which goes on when `pyro` has ended, and print the job's id
     #[arg(long)]

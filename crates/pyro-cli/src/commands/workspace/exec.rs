@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use pyro::workspace::{WorkspaceExec, WorkspaceExecPayload};
 use pyro::{Error, ExecOptions, ExecOutput, Program, Pyro};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{invalid, no_secrets, print, print_json};
+use super::{no_secrets, print, print_json, terminal};
 use crate::args::ExecArgs;
 use crate::commands::guest_command::{
     SIGPIPE, Streams, Trouble, feed, program, say_trouble, seconds, variables,
@@ -26,12 +26,6 @@ pub(super) async fn exec(
 ) -> Result<ExitCode, Error> {
     let target = args.target;
     let (json, detach, limited) = (args.json, args.detach, args.timeout_seconds.is_some());
-    if args.tty {
-        return Err(invalid(
-            "`--tty` is refused: commands of workspaces have no terminal yet",
-            "drop it; `-i` passes standard input on, and `script -qec COMMAND /dev/null` makes a terminal in the guest",
-        ));
-    }
     if !args.secret_env.is_empty() {
         return Err(no_secrets("--secret-env"));
     }
@@ -45,6 +39,10 @@ pub(super) async fn exec(
         stdin: args.interactive,
     };
     options.check()?;
+    if args.tty {
+        let workspace = target.find(pyro).await?;
+        return terminal::run(&workspace, &options, talk, interrupts).await;
+    }
     let started = async {
         let workspace = target.find(pyro).await?;
         if detach {
@@ -111,10 +109,23 @@ async fn attached(
             // The payload has it.
             continue;
         }
+        let mut writing = Box::pin(streams.write(&output));
         let written = tokio::select! {
-            written = streams.write(&output) => written,
-            number = interrupts.next() => return Ok(ExitCode::Signal(number)),
+            written = &mut writing => written,
+            number = interrupts.next() => {
+                // What is half written goes first; a reader that takes nothing is not waited for longer than a command.
+                let whole = tokio::select! {
+                    written = timeout(INTERRUPT_GRACE, &mut writing) => matches!(written, Ok(Ok(()))),
+                    _ = interrupts.next() => false,
+                };
+                drop(writing);
+                if whole {
+                    interrupt(&mut running, number, &mut streams, json, interrupts).await;
+                }
+                return Ok(ExitCode::Signal(number));
+            }
         };
+        drop(writing);
         if written.is_err() {
             // Whoever read our output has enough of it. Dropping the command ends it.
             return Ok(ExitCode::Signal(SIGPIPE));

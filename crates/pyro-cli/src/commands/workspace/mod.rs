@@ -6,6 +6,7 @@ mod history;
 mod jobs;
 mod life;
 mod snapshot;
+mod terminal;
 mod tree;
 
 use std::io::{BufRead, IsTerminal, Read, Write};

@@ -1,6 +1,6 @@
 //! Workspaces over the command line alone, in real machines.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -381,8 +381,64 @@ fn an_interrupt_ends_the_command_and_not_the_workspace() {
     traces::assert_none(&world);
 }
 
+#[test]
+fn a_terminal_becomes_that_of_the_command() {
+    let world = world();
+    done(&world, "create debian:12 --name t");
+    let program = env!("CARGO_BIN_EXE_pyro");
+    // `script` is the terminal; `-e` hands the code on.
+    let on_terminal = |line: &str, input: &str| {
+        let line = format!("stty rows 33 cols 101; exec {program} workspace exec t {line}");
+        let mut run = shell(&world, "script -qec \"$LINE\" /dev/null")
+            .env("LINE", line)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = run.stdin.take().unwrap();
+        stdin.write_all(input.as_bytes()).unwrap();
+        let mut shown = String::new();
+        run.stdout
+            .take()
+            .unwrap()
+            .read_to_string(&mut shown)
+            .unwrap();
+        (run.wait().unwrap().code(), shown)
+    };
+    let (code, shown) = on_terminal("-t -- sh -c 'test -t 0 && stty size; exit 7'", "");
+    assert_eq!(code, Some(7), "{shown}");
+    assert!(shown.starts_with("33 101\r\n"), "{shown}");
+    let (code, shown) = on_terminal(
+        "-qit --env A=b -- sh -c 'read a; echo got $a $A $TERM'",
+        "word\n",
+    );
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(
+        shown.ends_with("\r\ngot word b xterm-256color\r\n"),
+        "{shown}"
+    );
+    assert_eq!(on_terminal("-qt -- no-such-program", "").0, Some(127));
+    assert_eq!(on_terminal("-qt --shell -- 'kill -9 $$'", "").0, Some(137));
+    // It stands in the history as any other, and leaves no shell behind.
+    let logs = stdout(&world, "logs t");
+    assert!(logs.starts_with("#1 exit_code=7 "), "{logs}");
+    let refused = run(&world, "exec t -t -- true");
+    assert_eq!(refused.code(), 125);
+    assert!(
+        refused.stderr_text().contains("needs a terminal"),
+        "{}",
+        refused.stderr_text()
+    );
+    done(&world, "delete t");
+    traces::assert_none(&world);
+}
+
 fn piped(world: &World, line: &str) -> std::process::Child {
-    Command::new("bash")
+    shell(world, line).stdin(Stdio::null()).spawn().unwrap()
+}
+
+fn shell(world: &World, line: &str) -> Command {
+    let mut shell = Command::new("bash");
+    shell
         .args(["-c", line])
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap())
@@ -390,10 +446,8 @@ fn piped(world: &World, line: &str) -> std::process::Child {
         .env("PYRO_CACHE_DIR", world.cache())
         .env("PYRO_STATE_DIR", world.state())
         .env("PYRO_RUNTIME_DIR", world.runtime())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap()
+        .stdout(Stdio::piped());
+    shell
 }
 
 #[test]

@@ -41,12 +41,11 @@ pub(super) fn start(
     memory: Reserved,
 ) -> Result<Rc<Shell>, ErrorReply> {
     let given = std::mem::take(&mut order.env);
-    let (argv, env) = match order.argv.take() {
-        Some(argv) => (argv, program::on_terminal(given)),
-        None => {
-            let env = program::environment(given);
-            (program::argv(&env), env)
-        }
+    let (argv, env) = if let Some(argv) = order.argv.take() {
+        (argv, program::on_terminal(given))
+    } else {
+        let env = program::environment(given);
+        (program::argv(&env), env)
     };
     let OnTerminal {
         pid,

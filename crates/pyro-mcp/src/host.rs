@@ -114,7 +114,7 @@ mod tests {
         ServerCommand {
             program: "/opt/my tools/pyro".into(),
             profile: Profile::WorkspaceCore,
-            project: Some(ProjectSource::Path("/home/me/it's".into())),
+            project: Some(ProjectSource::Path("/srv/me/it's".into())),
             environment: Some("debian:12".into()),
             allowed: vec!["/srv/out".into()],
         }

@@ -7,7 +7,7 @@
 //!
 //! ```no_run
 //! # async fn example(pyro: pyro::Pyro, stop: impl Future<Output = ()>) -> Result<(), pyro_mcp::ServeError> {
-//! let options = pyro_mcp::ServeOptions::new("/home/me/project".into());
+//! let options = pyro_mcp::ServeOptions::new("/srv/project".into());
 //! let (reader, writer) = pyro_mcp::standard_streams();
 //! pyro_mcp::serve(pyro, options, reader, writer, stop).await
 //! # }

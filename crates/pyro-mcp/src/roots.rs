@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn addresses_of_files_are_paths() {
         for (uri, path) in [
-            ("file:///home/me", Some("/home/me")),
+            ("file:///srv/me", Some("/srv/me")),
             ("file:///a%20b/%C3%BC", Some("/a b/ü")),
             ("file://localhost/x", Some("/x")),
             ("file://elsewhere/x", None),

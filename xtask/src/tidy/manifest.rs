@@ -5,7 +5,7 @@ use toml::de::{DeTable, DeValue};
 use super::Violation;
 
 /// What each of our crates may use of the others. A new edge is a design decision: change ARCHITECTURE.md with it.
-const MAY_USE: [(&str, &[&str]); 13] = [
+const MAY_USE: [(&str, &[&str]); 14] = [
     ("pyro-protocol", &[]),
     ("pyro-link", &[]),
     ("pyro-archive", &[]),
@@ -31,7 +31,11 @@ const MAY_USE: [(&str, &[&str]); 13] = [
             "pyro-protocol",
         ],
     ),
-    ("pyro-cli", &["pyro", "pyro-protocol", "pyro-supervisor"]),
+    ("pyro-mcp", &["pyro", "pyro-protocol"]),
+    (
+        "pyro-cli",
+        &["pyro", "pyro-mcp", "pyro-protocol", "pyro-supervisor"],
+    ),
     ("pyro-testing", &[]),
     ("xtask", &[]),
 ];

@@ -8,6 +8,7 @@
 mod completion;
 mod config;
 mod kvm;
+mod mcp;
 mod pulls;
 mod reference;
 mod refusals;

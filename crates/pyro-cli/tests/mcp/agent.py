@@ -10,7 +10,6 @@ import functools
 import json
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -181,6 +180,15 @@ async def daily_loop(program, directory):
         assert status["workspace_id"] == work and status["state"] == "started", status
         assert (await call(client, "workspace_delete", workspace_id=work))["deleted"]
         await refused(client, "not_found", "workspace_status", workspace_id=work)
+
+    flags = ("--repo-url", str(project), "--repo-ref", "main")
+    async with connected(program, *flags, mode=STATELESS) as client:
+        assert str(project) in client.instructions
+        made = await call(client, "workspace_create")
+        seed = made["workspace_seed"]
+        assert seed["origin_kind"] == "repo_url" and seed["mode"] == "repository", seed
+        assert seed["origin_ref"].endswith(git(project, "rev-parse", "HEAD").strip()), seed
+        await call(client, "workspace_delete", workspace_id=made["workspace_id"])
 
 
 async def commands(program, directory):
@@ -353,31 +361,9 @@ async def many(program, directory, workspaces="4"):
             await call(client, "workspace_delete", workspace_id=work)
 
 
-async def overhead(program, directory):
-    """What a call costs, and how long until a server answers. Prints milliseconds."""
-    starts = []
-    hello = {
-        "protocolVersion": "2025-11-25",
-        "capabilities": {},
-        "clientInfo": {"name": "measure", "version": "1"},
-    }
-    line = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}) + "\n"
-    for _ in range(20):
-        begun = time.perf_counter()
-        server = subprocess.Popen(
-            [program, "mcp", "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        server.stdin.write(line.encode())
-        server.stdin.flush()
-        server.stdout.readline()
-        starts.append((time.perf_counter() - begun) * 1000)
-        server.communicate()
-    print(f"initialize p50={statistics.median(starts):.1f} max={max(starts):.1f}")
-
-
 def main():
     scenario, *rest = sys.argv[1:]
-    scenarios = [daily_loop, commands, dies, victim, many, overhead]
+    scenarios = [daily_loop, commands, dies, victim, many]
     wanted = {function.__name__: function for function in scenarios}[scenario]
     anyio.run(functools.partial(wanted, *rest))
 

@@ -1,3 +1,5 @@
+//! Names of every kind, on a host with links.
+
 use std::os::unix::fs::symlink;
 
 use proptest::prelude::*;

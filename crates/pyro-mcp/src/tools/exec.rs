@@ -89,20 +89,21 @@ async fn start(
     };
     // Not dropped half-way: what was started must be known, to be ended.
     let (job, status) = tokio::join!(workspace.start_job(&options, true), workspace.status());
-    let (job, status) = (job?, status?);
+    let job = job?;
+    let job_id = job.job_id.clone();
     let deadline = Instant::now()
         + call
             .options()
             .exec_wait
             .min(timeout.saturating_add(END_GRACE));
     let watched = async {
-        let job = wait(call, workspace, job.clone(), deadline).await?;
-        tell(call, workspace, &status, job, None).await
+        let job = wait(call, workspace, job, deadline).await?;
+        tell(call, workspace, &status?, job, None).await
     };
     let outcome = call.unless_cancelled(watched).await;
-    if matches!(outcome, Err(Failure::Cancelled)) {
-        // Its machine may be gone, and the command with it.
-        let _ = workspace.end_job(&job.job_id).await;
+    if outcome.is_err() {
+        // Nobody knows its id. Its machine may be gone, and the command with it.
+        let _ = workspace.end_job(&job_id).await;
     }
     outcome
 }

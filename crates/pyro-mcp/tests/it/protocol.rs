@@ -10,7 +10,7 @@ use crate::client::{Client, meta, of_profile, options};
 
 #[tokio::test]
 async fn a_session_begins_with_who_the_server_is() {
-    let project = ProjectSource::Path("/home/me/app".into());
+    let project = ProjectSource::Path("/srv/app".into());
     let with_project = ServeOptions {
         project,
         ..options()
@@ -21,7 +21,7 @@ async fn a_session_begins_with_who_the_server_is() {
     assert_eq!(told["serverInfo"]["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(told["capabilities"], json!({"tools": {}}));
     let instructions = told["instructions"].as_str().unwrap();
-    assert!(instructions.contains("/home/me/app"), "{instructions}");
+    assert!(instructions.contains("/srv/app"), "{instructions}");
     assert!(instructions.len() < 500);
     client.leave().await.unwrap();
 }

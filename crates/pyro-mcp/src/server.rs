@@ -1,6 +1,5 @@
 //! The protocol's side of the server: who it is, what it lists, and calls that run beside each other.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
 use pyro::Pyro;
@@ -77,10 +76,7 @@ impl Server {
             request: context.ct,
         };
         let arguments = request.arguments.unwrap_or_default();
-        // Boxed, because the compiler gives up on futures that are so deep.
-        let work: Pin<Box<dyn Future<Output = _> + Send + '_>> =
-            Box::pin(name.call(&call, arguments));
-        match work.await {
+        match name.call(&call, arguments).await {
             Ok(told) => CallToolResult::structured(told),
             Err(failure) => failure.into_result(),
         }

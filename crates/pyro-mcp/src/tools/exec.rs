@@ -64,9 +64,11 @@ struct Shown {
 pub(super) async fn exec(call: &Call<'_>, given: arguments::Exec) -> Result<Value, Failure> {
     let workspace = call.workspace(&given.workspace_id).await?;
     match (&given.command, &given.job_id) {
-        (Some(command), None) => start(call, &workspace, command, given.timeout_seconds).await,
+        (Some(command), None) => {
+            Box::pin(start(call, &workspace, command, given.timeout_seconds)).await
+        }
         (None, Some(job_id)) => {
-            let work = go_on(call, &workspace, job_id, &given);
+            let work = Box::pin(go_on(call, &workspace, job_id, &given));
             call.unless_cancelled(work).await
         }
         (Some(_), Some(_)) | (None, None) => Err(Failure::arguments(
@@ -96,10 +98,10 @@ async fn start(
             .options()
             .exec_wait
             .min(timeout.saturating_add(END_GRACE));
-    let watched = async {
+    let watched = Box::pin(async {
         let job = wait(call, workspace, job, deadline).await?;
         tell(call, workspace, &status?, job, None).await
-    };
+    });
     let outcome = call.unless_cancelled(watched).await;
     if outcome.is_err() {
         // Nobody knows its id. Its machine may be gone, and the command with it.

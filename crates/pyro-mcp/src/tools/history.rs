@@ -43,7 +43,7 @@ pub(super) async fn summary(
     given: arguments::OfWorkspace,
 ) -> Result<Value, Failure> {
     let workspace = call.workspace(&given.workspace_id).await?;
-    let mut summary = told(&workspace.summary().await?)?;
+    let mut summary = told(&Box::pin(workspace.summary()).await?)?;
     cap::values(&mut summary);
     Ok(summary)
 }

@@ -11,6 +11,7 @@ mod run;
 mod trees;
 
 use std::path::PathBuf;
+use std::pin::Pin;
 
 use rmcp::model::JsonObject;
 use rmcp::service::{Peer, RoleServer};
@@ -111,36 +112,42 @@ impl ToolName {
         call: &Call<'_>,
         arguments: JsonObject,
     ) -> Result<Value, Failure> {
-        // What is cancelled by being dropped; the two that run commands end these themselves.
-        let work = async {
-            match self {
-                Self::VmRun => run::vm_run(call, parsed(arguments)?).await,
-                Self::WorkspaceExec => exec::exec(call, parsed(arguments)?).await,
-                Self::WorkspaceCreate => create::create(call, parsed(arguments)?).await,
-                Self::WorkspaceList => life::list(call, parsed(arguments)?).await,
-                Self::WorkspaceUpdate => life::update(call, parsed(arguments)?).await,
-                Self::WorkspaceStatus => life::status(call, parsed(arguments)?).await,
-                Self::WorkspaceReset => life::reset(call, parsed(arguments)?).await,
-                Self::WorkspaceDelete => life::delete(call, parsed(arguments)?).await,
-                Self::WorkspaceLogs => history::logs(call, parsed(arguments)?).await,
-                Self::WorkspaceFileList => files::list(call, parsed(arguments)?).await,
-                Self::WorkspaceFileRead => files::read(call, parsed(arguments)?).await,
-                Self::WorkspaceFileWrite => files::write(call, parsed(arguments)?).await,
-                Self::WorkspaceFileEdit => files::edit(call, parsed(arguments)?).await,
-                Self::WorkspaceFileGrep => files::grep(call, parsed(arguments)?).await,
-                Self::WorkspaceSyncPush => trees::sync_push(call, parsed(arguments)?).await,
-                Self::WorkspacePatchApply => trees::patch_apply(call, parsed(arguments)?).await,
-                Self::WorkspaceDiff => trees::diff(call, parsed(arguments)?).await,
-                Self::WorkspaceExport => trees::export(call, parsed(arguments)?).await,
-                Self::WorkspaceSummary => history::summary(call, parsed(arguments)?).await,
-            }
-        };
-        match self {
-            Self::VmRun | Self::WorkspaceExec => work.await,
-            _ => call.unless_cancelled(work).await,
+        let work = self.work(call, arguments)?;
+        // What is dropped is cancelled; the two that run commands end these themselves.
+        if matches!(self, Self::VmRun | Self::WorkspaceExec) {
+            work.await
+        } else {
+            call.unless_cancelled(work).await
         }
     }
+
+    fn work<'a>(self, call: &'a Call<'_>, arguments: JsonObject) -> Result<Work<'a>, Failure> {
+        Ok(match self {
+            Self::VmRun => Box::pin(run::vm_run(call, parsed(arguments)?)),
+            Self::WorkspaceExec => Box::pin(exec::exec(call, parsed(arguments)?)),
+            Self::WorkspaceCreate => Box::pin(create::create(call, parsed(arguments)?)),
+            Self::WorkspaceList => Box::pin(life::list(call, parsed(arguments)?)),
+            Self::WorkspaceUpdate => Box::pin(life::update(call, parsed(arguments)?)),
+            Self::WorkspaceStatus => Box::pin(life::status(call, parsed(arguments)?)),
+            Self::WorkspaceReset => Box::pin(life::reset(call, parsed(arguments)?)),
+            Self::WorkspaceDelete => Box::pin(life::delete(call, parsed(arguments)?)),
+            Self::WorkspaceLogs => Box::pin(history::logs(call, parsed(arguments)?)),
+            Self::WorkspaceFileList => Box::pin(files::list(call, parsed(arguments)?)),
+            Self::WorkspaceFileRead => Box::pin(files::read(call, parsed(arguments)?)),
+            Self::WorkspaceFileWrite => Box::pin(files::write(call, parsed(arguments)?)),
+            Self::WorkspaceFileEdit => Box::pin(files::edit(call, parsed(arguments)?)),
+            Self::WorkspaceFileGrep => Box::pin(files::grep(call, parsed(arguments)?)),
+            Self::WorkspaceSyncPush => Box::pin(trees::sync_push(call, parsed(arguments)?)),
+            Self::WorkspacePatchApply => Box::pin(trees::patch_apply(call, parsed(arguments)?)),
+            Self::WorkspaceDiff => Box::pin(trees::diff(call, parsed(arguments)?)),
+            Self::WorkspaceExport => Box::pin(trees::export(call, parsed(arguments)?)),
+            Self::WorkspaceSummary => Box::pin(history::summary(call, parsed(arguments)?)),
+        })
+    }
 }
+
+/// What a tool does. Boxed, because compilers give up on futures that are so deep, and stacks on such large ones.
+type Work<'a> = Pin<Box<dyn Future<Output = Result<Value, Failure>> + Send + 'a>>;
 
 /// A call in progress.
 pub(crate) struct Call<'a> {

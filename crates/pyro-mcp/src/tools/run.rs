@@ -25,7 +25,7 @@ pub(super) async fn vm_run(call: &Call<'_>, given: arguments::VmRun) -> Result<V
         ..RunOptions::new(environment, Program::shell(given.command))
     };
     let sink = call.told.sink();
-    let begin = async { Ok(call.server.pyro.run(options, &sink).await?) };
+    let begin = Box::pin(async { Ok(call.server.pyro.run(options, &sink).await?) });
     let mut run = call.unless_cancelled(begin).await?;
     let mut outcome = Outcome::default();
     let end = loop {

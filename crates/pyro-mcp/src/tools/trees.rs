@@ -45,11 +45,8 @@ pub(super) async fn export(call: &Call<'_>, given: arguments::Export) -> Result<
         format: ExportFormat::Tree,
         overwrite: Overwrite::Refuse,
     };
-    told(
-        &workspace
-            .export(&[given.path], &output, &options, &call.told.sink())
-            .await?,
-    )
+    let (paths, sink) = ([given.path], call.told.sink());
+    told(&Box::pin(workspace.export(&paths, &output, &options, &sink)).await?)
 }
 
 pub(super) async fn patch_apply(
@@ -77,7 +74,7 @@ pub(super) async fn diff(call: &Call<'_>, given: arguments::Diff) -> Result<Valu
         paths: given.paths.unwrap_or_default(),
         ..DiffOptions::default()
     };
-    let diff = workspace.diff(&options).await?;
+    let diff = Box::pin(workspace.diff(&options)).await?;
     let mut shown = told(&diff)?;
     let from = cap::boundary(&diff.patch, given.cursor);
     let (page, more) = cap::head(&diff.patch[from..], call.options().max_text);

@@ -40,15 +40,15 @@ fn a_server_ends_in_order_when_it_is_signalled() {
 }
 
 #[test]
-fn what_is_no_client_is_told_so() {
+fn what_does_not_begin_as_a_client_does_is_told_so() {
     let world = world();
-    let done = world
-        .pyro(&["mcp", "serve"])
-        .stdin("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"no/such\"}\n")
-        .run();
-    assert_eq!(done.code(), 1, "{}", done.stdout_text());
-    let told = done.stderr_text();
-    assert!(told.contains("pyro host print-config"), "{told}");
+    let told = |message: &'static str| world.pyro(&["mcp", "serve"]).stdin(message).run();
+    let request = told("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\"}\n");
+    assert_eq!(request.json()["error"]["code"], -32602);
+    let answer = told("{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n");
+    assert_eq!(answer.code(), 1, "{}", answer.stdout_text());
+    let hint = answer.stderr_text();
+    assert!(hint.contains("pyro host print-config"), "{hint}");
 }
 
 #[test]

@@ -19,7 +19,8 @@ import anyio
 from mcp import Client, StdioServerParameters
 from mcp.types import ListRootsResult, Root
 
-SESSION, STATELESS = "legacy", "2026-07-28"
+# How a client begins: with `initialize`, with a call at once, or by asking with `server/discover`.
+SESSION, STATELESS, ASKED = "legacy", "2026-07-28", "auto"
 
 
 class Refused(Exception):
@@ -182,7 +183,8 @@ async def daily_loop(program, directory):
         await refused(client, "not_found", "workspace_status", workspace_id=work)
 
     flags = ("--repo-url", str(project), "--repo-ref", "main")
-    async with connected(program, *flags, mode=STATELESS) as client:
+    async with connected(program, *flags, mode=ASKED) as client:
+        assert client.protocol_version == STATELESS
         assert str(project) in client.instructions
         made = await call(client, "workspace_create")
         seed = made["workspace_seed"]
@@ -279,7 +281,7 @@ async def commands(program, directory):
         assert once["cleanup"]["deleted"] and once["execution_mode"] == "guest_vsock", once
         with anyio.move_on_after(3):
             await call(client, "vm_run", command="sleep 303")
-        with anyio.move_on_after(0.8) as given_up:
+        with anyio.move_on_after(0.2) as given_up:
             await call(client, "workspace_create", name="never")
         assert given_up.cancelled_caught
         left = await call(client, "workspace_list")

@@ -61,11 +61,11 @@ async fn main() {
         "snapshots" => snapshots::snapshots(&pyro, count).await,
         "fork" => snapshots::fork(&pyro, count, rounds).await,
         "alive" => snapshots::alive(&pyro, count).await,
-        "workspaces" => workspaces::life(&pyro, Path::new(program), count).await,
-        "branches" => workspaces::branches(&pyro, count).await,
-        "large" => workspaces::large(&pyro, count).await,
-        "bulk" => workspaces::bulk(&pyro, count).await,
-        "at-once" => workspaces::at_once(&pyro, count).await,
+        "workspaces" => Box::pin(workspaces::life(&pyro, Path::new(program), count)).await,
+        "branches" => Box::pin(workspaces::branches(&pyro, count)).await,
+        "large" => Box::pin(workspaces::large(&pyro, count)).await,
+        "bulk" => Box::pin(workspaces::bulk(&pyro, count)).await,
+        "at-once" => Box::pin(workspaces::at_once(&pyro, count)).await,
         unknown => println!("no subject `{unknown}`"),
     }
 }

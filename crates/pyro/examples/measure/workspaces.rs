@@ -140,7 +140,7 @@ pub(super) async fn branches(pyro: &Pyro, count: usize) {
             ..WorkspaceForkOptions::default()
         };
         let begun = Instant::now();
-        let forked = workspace.fork(&options, &quiet()).await.unwrap();
+        let forked = Box::pin(workspace.fork(&options, &quiet())).await.unwrap();
         fork.push(millis(begun));
         for child in forked.workspaces {
             let child = pyro.workspace(&child.workspace_id).await.unwrap();
@@ -181,7 +181,7 @@ pub(super) async fn large(pyro: &Pyro, count: usize) {
         path: source.clone(),
     };
     let workspace = created(pyro, seed, 1024).await;
-    row("create with 50,000 files", &mut vec![millis(begun)]);
+    row("create with 50,000 files", &mut [millis(begun)]);
     let mut spans: [Vec<f64>; 4] = Default::default();
     let [same, ten, push, pushed] = &mut spans;
     let options = SyncPushOptions::default();

@@ -22,6 +22,9 @@ use crate::tree::TreeError;
 /// Contents by path below the workspace.
 pub(super) type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
 
+/// Paths that are links: what they lead to, and what it was wanted for.
+type Links = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// Bytes of tar around one member, with long names.
 const MEMBER_BYTES: u64 = 64 * 1024;
 
@@ -33,7 +36,7 @@ pub(super) async fn of_tar(
 ) -> Result<Contents, Error> {
     blocking(move || {
         let mut contents = Contents::new();
-        let mut missing: Vec<(Vec<u8>, Vec<u8>)> = wanted
+        let mut missing: Links = wanted
             .into_iter()
             .map(|path| (path.clone(), path))
             .collect();
@@ -62,7 +65,7 @@ fn pass(
     names: &BTreeMap<Vec<u8>, Vec<Vec<u8>>>,
     most: u64,
     contents: &mut Contents,
-) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+) -> Result<Links, Error> {
     let file = File::open(tar).map_err(|source| Error::Io {
         action: "open",
         path: tar.to_owned(),

@@ -90,16 +90,16 @@ impl Pyro {
         self.allow_disk().await?;
         // Told before anything is fetched or started.
         let source = self.check_seed(&options.seed, progress).await?;
-        let environment = self
-            .ready_environment(
-                &options.environment,
-                EnvironmentOptions {
-                    pull: options.pull,
-                    force: false,
-                },
-                progress,
-            )
-            .await?;
+        // Making an environment is a large future, and rarely needed here.
+        let environment = Box::pin(self.ready_environment(
+            &options.environment,
+            EnvironmentOptions {
+                pull: options.pull,
+                force: false,
+            },
+            progress,
+        ))
+        .await?;
         let (id, machine_id) = (new_id(), new_id());
         let at = now();
         let policy = if options.network { EGRESS } else { "off" };
@@ -138,9 +138,8 @@ impl Pyro {
         let workspace = self.workspace_of(id);
         let lock = workspace.begin(&row).await?;
         let packing = self.pack_seed(source, progress);
-        let made = workspace
-            .make(row, &environment, packing, options.cold, progress)
-            .await;
+        let made =
+            Box::pin(workspace.make(row, &environment, packing, options.cold, progress)).await;
         if let Err(error) = made {
             // What cannot be removed now is when somebody looks again: its record still says that it was never made.
             let _ = workspace.forget().await;

@@ -218,10 +218,9 @@ impl Workspace {
             None => None,
             Some(name) => Some(self.snapshot_row(name).await?),
         };
-        let mut held = self.held(to.as_ref()).await?;
-        let outcome = self
-            .diffed_with(options, &from, to.as_ref(), &mut held)
-            .await;
+        // Starting a machine to compare with makes these large.
+        let mut held = Box::pin(self.held(to.as_ref())).await?;
+        let outcome = Box::pin(self.diffed_with(options, &from, to.as_ref(), &mut held)).await;
         held.release().await;
         outcome
     }
@@ -271,7 +270,7 @@ impl Workspace {
         let mut entries: Vec<(Vec<u8>, DiffEntry)> = made
             .files
             .into_iter()
-            .map(|file| (file.path.clone(), of_file(file, &by_path)))
+            .map(|file| (file.path.clone(), of_file(&file, &by_path)))
             .collect();
         entries.extend(others);
         entries.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -469,7 +468,7 @@ fn mode(mode: u32) -> Mode {
 /// Changes by the bytes of their paths.
 type ByPath<'a> = BTreeMap<Vec<u8>, &'a TreeChange>;
 
-fn of_file(file: FileDiff, changes: &ByPath<'_>) -> DiffEntry {
+fn of_file(file: &FileDiff, changes: &ByPath<'_>) -> DiffEntry {
     let find = |path: &[u8]| changes.get(path).copied();
     let new = find(&file.path);
     let old = file.old_path.as_deref().map_or(new, find);

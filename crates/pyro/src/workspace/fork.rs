@@ -97,8 +97,7 @@ impl Workspace {
                     name,
                     labels,
                 };
-                parent
-                    .children(options, progress)
+                Box::pin(parent.children(options, progress))
                     .await
                     .map(|children| (children, paused_ms))
             }

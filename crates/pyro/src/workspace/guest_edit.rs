@@ -128,12 +128,11 @@ impl<'a> GuestEdit<'a> {
 /// Puts a path into a request: as text, or in base64 if it is none.
 pub(super) fn named(request: &mut Value, name: &str, path: &[u8]) {
     use base64::Engine as _;
-    match std::str::from_utf8(path) {
-        Ok(text) => request[name] = text.into(),
-        Err(_) => {
-            let encoded = base64::engine::general_purpose::STANDARD.encode(path);
-            request[format!("{name}_b64")] = encoded.into();
-        }
+    if let Ok(text) = std::str::from_utf8(path) {
+        request[name] = text.into();
+    } else {
+        let encoded = base64::engine::general_purpose::STANDARD.encode(path);
+        request[format!("{name}_b64")] = encoded.into();
     }
 }
 

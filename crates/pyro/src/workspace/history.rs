@@ -8,7 +8,7 @@ use pyro_image::blocking::blocking;
 
 use super::Workspace;
 use super::payload::{CommandSummary, EXECUTION_MODE, LogEntry, LogsPayload};
-use super::store::{CommandRecord, CommandState};
+use super::store::{CommandRecord, CommandState, Writer};
 use crate::error::Error;
 
 /// The most that is kept of an output of a command: half of it its head, half its tail.
@@ -71,7 +71,7 @@ impl Workspace {
             .into_iter()
             .partition(|record| record.job_id.is_some());
         for record in orphans {
-            if !record.writer.as_ref().is_some_and(|writer| writer.lives()) {
+            if !record.writer.as_ref().is_some_and(Writer::lives) {
                 self.interrupt(record).await?;
             }
         }
@@ -87,7 +87,7 @@ impl Workspace {
             .await?;
         for record in running {
             // Whoever waits for it is about to learn more, and to write it down.
-            if !record.writer.as_ref().is_some_and(|writer| writer.lives()) {
+            if !record.writer.as_ref().is_some_and(Writer::lives) {
                 self.interrupt(record).await?;
             }
         }

@@ -69,14 +69,13 @@ impl Workspace {
         progress: &ProgressSink,
     ) -> Result<ReadyEnvironment, Error> {
         let root = self.place().root_image();
-        let ready = self
-            .pyro
-            .ready_environment(
-                &row.facts.environment,
-                EnvironmentOptions::default(),
-                progress,
-            )
-            .await?;
+        // Making an environment is a large future, and rarely needed here.
+        let ready = Box::pin(self.pyro.ready_environment(
+            &row.facts.environment,
+            EnvironmentOptions::default(),
+            progress,
+        ))
+        .await?;
         if ready.root_digest.to_string() == row.facts.root_digest {
             return Ok(ready);
         }

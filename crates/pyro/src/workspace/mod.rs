@@ -75,6 +75,9 @@ pub use summary::{
 pub use sync::{SyncPayload, SyncPullOptions, SyncPushOptions, WorkspaceSync};
 pub use terminal::{TerminalExec, TerminalOutput, TerminalSize};
 
+/// Whether a reference means the workspace of an id and a name.
+type Means<'a> = &'a dyn Fn(&str, Option<&str>) -> bool;
+
 /// The database, opened when it is first needed and shared by clones.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Database(Arc<Mutex<Option<Store>>>);
@@ -94,11 +97,11 @@ impl Pyro {
         let ids = rows.iter().map(|row| (&row.id, row.name.as_deref()));
         let ids = ids.chain(damaged.iter().map(|found| (&found.id, None)));
         let known: Vec<(&String, Option<&str>)> = ids.collect();
-        let found = |matches: &dyn Fn(&str, Option<&str>) -> bool| -> Vec<String> {
+        let found = |matches: Means<'_>| -> Vec<String> {
             let matching = known.iter().filter(|(id, name)| matches(id, *name));
             matching.map(|(id, _)| (*id).clone()).collect()
         };
-        let ways: [&dyn Fn(&str, Option<&str>) -> bool; 3] = [
+        let ways: [Means<'_>; 3] = [
             &|id, _| id == wanted,
             &|_, name| name == Some(&wanted),
             &|id, _| !wanted.is_empty() && id.starts_with(&wanted),

@@ -205,16 +205,18 @@ impl Workspace {
                 live: asked,
                 runtime,
             };
-            plan::plan(&parsed, &tree, &planning).map_err(Unplanned::Plan)
+            plan::plan(&parsed, &tree, &planning).map_err(|error| Unplanned::Plan(Box::new(error)))
         })
         .await;
         let plan = match planned {
             Ok(plan) => plan,
-            Err(Unplanned::Parse(error)) => return Err(PatchError::from(error).into()),
-            Err(Unplanned::Plan(PlanError::Refused(report))) => return Err(refused(&report)),
-            Err(Unplanned::Plan(PlanError::Tree { source, .. })) => {
-                return self.explained(&live, Err(source)).await;
-            }
+            Err(Unplanned::Parse(error)) => return Err(PatchError::from(*error).into()),
+            Err(Unplanned::Plan(error)) => match *error {
+                PlanError::Refused(report) => return Err(refused(&report)),
+                PlanError::Tree { source, .. } => {
+                    return self.explained(&live, Err(source)).await;
+                }
+            },
         };
         if !options.dry_run {
             self.carry_out(&live, &plan).await?;
@@ -335,13 +337,13 @@ impl Workspace {
 
 /// Why there is no plan.
 enum Unplanned {
-    Parse(parse::ParseError),
-    Plan(PlanError<Error>),
+    Parse(Box<parse::ParseError>),
+    Plan(Box<PlanError<Error>>),
 }
 
 impl From<parse::ParseError> for Unplanned {
     fn from(error: parse::ParseError) -> Self {
-        Self::Parse(error)
+        Self::Parse(Box::new(error))
     }
 }
 

@@ -253,7 +253,7 @@ fn change(entry: &DiffEntry) -> SummaryChange {
 impl SummaryPayload {
     /// As plain text for a terminal or a chat.
     pub fn to_text(&self) -> String {
-        self.rendered("", "", "  ", |code| code.to_owned())
+        self.rendered("", "", "  ", str::to_owned)
     }
 
     /// As Markdown for a pull request or an issue.

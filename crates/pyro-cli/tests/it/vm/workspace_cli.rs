@@ -238,7 +238,16 @@ fn json_keeps_its_shape() {
     insta::assert_snapshot!("json_snapshot_delete", pretty(&json("snapshot delete j s")));
     insta::assert_snapshot!("json_reset", pretty(&json("reset j")));
     let job = world
-        .pyro(&["workspace", "exec", "j", "--detach", "--json", "--", "true"])
+        .pyro(&[
+            "workspace",
+            "exec",
+            "j",
+            "--detach",
+            "--json",
+            "--",
+            "sleep",
+            "99",
+        ])
         .run()
         .json();
     insta::assert_snapshot!("json_job", pretty(&job));

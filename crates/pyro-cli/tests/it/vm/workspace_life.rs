@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pyro::workspace::{
-    CreateOptions, FileEdit, ReadOptions, SnapshotName, Workspace, WorkspaceForkOptions,
+    CreateOptions, FileEdit, Labels, ReadOptions, SnapshotName, Workspace, WorkspaceForkOptions,
     WorkspaceState,
 };
 use pyro::{ErrorCode, ExecOptions, Program, ProgressSink};
@@ -150,7 +150,7 @@ async fn a_fork_goes_on_from_where_its_source_is() {
     let source = workspace.wait_job(&job.job_id, 0).await.unwrap();
     assert_eq!(source.state, "running");
     let deleted = entrance
-        .delete_workspaces(&Default::default())
+        .delete_workspaces(&Labels::new())
         .await
         .unwrap();
     assert_eq!(deleted.len(), 3);

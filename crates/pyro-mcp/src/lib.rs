@@ -1,6 +1,6 @@
 //! The MCP server: workspaces as tools for coding agents, over standard input and output.
 //!
-//! Owns what a model is shown (names, schemas, descriptions, errors) and what it may reach on this host ([`confine`]). Each tool
+//! Owns what a model is shown (names, schemas, descriptions, errors) and what it may reach on this host (`confine`). Each tool
 //! is a conversion: arguments in, one or two calls of the SDK, a result that is capped. No state belongs to a session but the
 //! client's roots: all else goes by the workspace's id, so that both families of the protocol, with sessions and without, see
 //! the same server. It reads no environment variables, prints nothing and never runs anything on the host.

@@ -1,9 +1,9 @@
 //! Workspaces: machines with a disk, a history and a baseline, which outlive their clients.
 //!
-//! Owns what a workspace is and what may happen to it. What it is stands in the database ([`store`]) before anything is
-//! done; what may happen next is a pure decision ([`state`]); whoever holds its lock ([`lock`]) acts, and first brings to its
-//! end what a process that died had begun ([`settle`]). Commands, files and trees need no lock: they go to the machine
-//! ([`live`]), which several clients use at once. It never runs anything on the host.
+//! Owns what a workspace is and what may happen to it. What it is stands in the database (`store`) before anything is
+//! done; what may happen next is a pure decision (`state`); whoever holds its lock (`lock`) acts, and first brings to its
+//! end what a process that died had begun (`settle`). Commands, files and trees need no lock: they go to the machine
+//! (`live`), which several clients use at once. It never runs anything on the host.
 
 mod changes;
 mod contents;

@@ -149,10 +149,7 @@ async fn a_fork_goes_on_from_where_its_source_is() {
     assert_eq!(ended.state, "ended");
     let source = workspace.wait_job(&job.job_id, 0).await.unwrap();
     assert_eq!(source.state, "running");
-    let deleted = entrance
-        .delete_workspaces(&Labels::new())
-        .await
-        .unwrap();
+    let deleted = entrance.delete_workspaces(&Labels::new()).await.unwrap();
     assert_eq!(deleted.len(), 3);
     traces::assert_none(&world);
 }

@@ -3,6 +3,7 @@
 //! `PYRO_MODEL_STEPS` and `PYRO_MODEL_SEED` set how many and from where the random numbers go on.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -60,9 +61,10 @@ impl Numbers {
 
     fn text(&mut self) -> String {
         let lines = self.next(5);
-        let mut text: String = (0..lines)
-            .map(|at| format!("line {at} {}\n", self.next(9)))
-            .collect();
+        let mut text = String::new();
+        for at in 0..lines {
+            writeln!(text, "line {at} {}", self.next(9)).unwrap();
+        }
         if self.next(3) == 0 {
             text.push_str("no end");
         }

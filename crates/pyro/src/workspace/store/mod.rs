@@ -2,7 +2,7 @@
 //!
 //! One database for all, in WAL mode, so that processes read while one writes. It decides nothing and makes nothing else:
 //! rows are facts that others write down before they act. Every call blocks for as long as another process writes, at most
-//! [`BUSY`].
+//! twenty seconds.
 
 mod commands;
 pub(super) mod connection;

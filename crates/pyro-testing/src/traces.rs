@@ -86,11 +86,20 @@ pub fn mounts(home: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Process ids of the supervisors of `world`.
+/// Process ids of the supervisors of `world`. A VMM bears its supervisor's name until it is executed, and is none.
 pub fn supervisors(world: &World) -> Vec<u32> {
-    pids(|process| {
+    let named = pids(|process| {
         process.arguments.contains("\0supervise\0machine") && process.belongs_to(world.home())
-    })
+    });
+    let is_child = |pid: &u32| parent(*pid).is_some_and(|parent| named.contains(&parent));
+    named.iter().filter(|pid| !is_child(pid)).copied().collect()
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before may hold spaces and parentheses.
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Fails unless nothing of the machines of `world` is left within the deadline.

@@ -12,6 +12,7 @@ use super::live::Live;
 use super::machine::EGRESS;
 use super::names::SnapshotName;
 use super::payload::WORKSPACE_PATH;
+use super::place::Place;
 use super::snapshots::DISK_FILE;
 use super::store::{Row, SnapshotRow};
 use super::{BASELINE, Workspace};
@@ -111,7 +112,7 @@ impl Workspace {
             },
         };
         let id = new_id();
-        let disk = self.place().disk(&format!("thrown-{id}.ext4"));
+        let disk = self.place().disk(&Place::thrown_name(&id));
         let options = MachineOptions {
             vcpu_count: row.facts.vcpu_count,
             mem_mib: row.facts.mem_mib,

@@ -26,6 +26,9 @@ const MAX_CONTENTS: u64 = 256 * 1024 * 1024;
 /// The most bytes of patch text that are told if nothing else is asked for.
 pub const DEFAULT_PATCH: usize = 4 * 1024 * 1024;
 
+/// Why a patch is missing that nobody wanted.
+const NOT_ASKED: &str = "not_asked";
+
 /// The most entries that are told.
 const MAX_TOLD: usize = 100_000;
 
@@ -500,7 +503,7 @@ fn of_file(file: &FileDiff, changes: &ByPath<'_>) -> DiffEntry {
             Omitted::Binary => "binary",
             Omitted::TooLarge => "too_large",
             Omitted::NoRoom => "no_room",
-            Omitted::NotAsked => "not_asked",
+            Omitted::NotAsked => NOT_ASKED,
         }),
     }
 }
@@ -556,7 +559,8 @@ fn summary(entries: &[DiffEntry]) -> DiffSummary {
         } += 1;
         summary.added_lines += entry.added_lines;
         summary.deleted_lines += entry.deleted_lines;
-        if entry.text_patch.is_some() {
+        // Text whose patch was not asked for is text all the same.
+        if entry.text_patch.is_some() || entry.omitted == Some(NOT_ASKED) {
             summary.text_patched += 1;
         } else if entry.artifact_type != ArtifactType::Directory {
             summary.non_text += 1;

@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 use crate::error::Error;
 use crate::settings::Home;
 
+/// Names of disks begin with it that outlive nothing.
+const THROWN: &str = "thrown-";
+
 /// A workspace's directory.
 #[derive(Clone, Debug)]
 pub(crate) struct Place(PathBuf);
@@ -51,6 +54,23 @@ impl Place {
     /// The root image that the disk belongs to: a second name of the environment's.
     pub(crate) fn root_image(&self) -> PathBuf {
         self.0.join("root.ext4")
+    }
+
+    /// What the disk of a machine is called that is looked into and thrown away.
+    pub(crate) fn thrown_name(machine_id: &str) -> String {
+        format!("{THROWN}{machine_id}.ext4")
+    }
+
+    /// The machines that disks are there of which were to be thrown away.
+    pub(crate) fn thrown(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.disks()).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        names
+            .filter_map(|name| {
+                let id = name.strip_prefix(THROWN)?.strip_suffix(".ext4")?;
+                Some(id.to_owned())
+            })
+            .collect()
     }
 
     fn disks(&self) -> PathBuf {

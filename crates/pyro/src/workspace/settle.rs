@@ -62,6 +62,13 @@ impl Workspace {
         if row.state.is_up() && self.machine_of(&row).is_none_or(|live| !live.is_there()) {
             self.write_end(&mut row).await?;
         }
+        for machine_id in self.place().thrown() {
+            // Of a client that was killed while it looked into a snapshot.
+            if !self.live_of(&machine_id).is_there() {
+                self.discard(None, Some(&Place::thrown_name(&machine_id)))
+                    .await?;
+            }
+        }
         Ok(row)
     }
 

@@ -7,7 +7,7 @@ use pyro::{Home, Pyro, Settings};
 
 /// The SDK with the directories of `PYRO_CACHE_DIR`, `PYRO_STATE_DIR` and `PYRO_RUNTIME_DIR`, or below `HOME`, and the `pyro`
 /// that is in the `PATH` or named by `PYRO`.
-pub fn pyro() -> Pyro {
+pub(crate) fn pyro() -> Pyro {
     let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
     let home = variable("HOME").unwrap_or_else(|| "/".into());
     let state = variable("PYRO_STATE_DIR").unwrap_or_else(|| home.join(".local/state/pyro"));
@@ -26,7 +26,7 @@ pub fn pyro() -> Pyro {
 }
 
 /// A new workspace of `debian:12`.
-pub async fn workspace(pyro: &Pyro, options: CreateOptions) -> Result<Workspace, pyro::Error> {
+pub(crate) async fn workspace(pyro: &Pyro, options: CreateOptions) -> Result<Workspace, pyro::Error> {
     let made = pyro
         .create_workspace(options, &pyro::progress::ignore())
         .await?;

@@ -264,8 +264,18 @@ impl Pyro {
                 break;
             }
         }
+        // It goes with the source: children that do not find it have failed for the source's reason.
+        let is_lost = !snapshot.directory.is_dir();
         // Whoever goes on from it has its files open.
         let _ = std::fs::remove_dir_all(&snapshot.directory);
+        if is_lost {
+            for child in &mut children {
+                if let Err(error) = child {
+                    let unexplained = Error::unreachable(error);
+                    *error = source.why_ended(unexplained).await;
+                }
+            }
+        }
         let whole = options.mode == ForkMode::EachByItself || children.iter().all(Result::is_ok);
         if whole && options.lease == Lease::Detached {
             for child in &mut children {

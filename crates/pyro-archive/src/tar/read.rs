@@ -268,9 +268,10 @@ impl<R: Read> Reader<R> {
                 self.without_content(size, kind)?
             }
             b'5' => self.without_content(size, Kind::Directory)?,
-            // GNU tar's incremental form: a directory with a list of what was in it.
+            // GNU tar's incremental form: a directory with a list of what was in it, which is no content of it.
             b'D' => {
                 self.begin(size)?;
+                self.skip_content()?;
                 Kind::Directory
             }
             b'6' => self.without_content(size, Kind::Fifo)?,

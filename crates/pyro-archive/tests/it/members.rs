@@ -363,3 +363,19 @@ fn an_old_map_may_go_on_and_never_ends_the_reader() {
     }
     refused(large, "a sparse map");
 }
+
+#[test]
+fn the_list_of_an_incremental_directory_is_no_content() {
+    let archive = Forge::new()
+        .entry(Entry::new(b'D', "d/").content("Ya\0Nb\0\0"))
+        .file("after", "x");
+    let members = read(&archive.clone().finish()).unwrap();
+    assert_eq!(members[0].0.kind, Kind::Directory);
+    assert_eq!(members[0].1, b"");
+    assert_eq!(names(archive), ["d/", "after"]);
+    let cut = Forge::new()
+        .entry(Entry::new(b'D', "d/").content("Ya\0Nb\0\0"))
+        .cut();
+    let mut reader = Reader::new(&cut[..600]);
+    assert!(reader.next_member().is_err());
+}

@@ -26,7 +26,10 @@ pub(crate) fn pyro() -> Pyro {
 }
 
 /// A new workspace of `debian:12`.
-pub(crate) async fn workspace(pyro: &Pyro, options: CreateOptions) -> Result<Workspace, pyro::Error> {
+pub(crate) async fn workspace(
+    pyro: &Pyro,
+    options: CreateOptions,
+) -> Result<Workspace, pyro::Error> {
     let made = pyro
         .create_workspace(options, &pyro::progress::ignore())
         .await?;

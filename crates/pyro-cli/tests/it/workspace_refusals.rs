@@ -203,3 +203,18 @@ fn a_workspace_that_is_not_there_is_named() {
     let finished = world.pyro(&["workspace", "status", "--last"]).run();
     assert_eq!(finished.code(), 1, "{}", finished.stderr_text());
 }
+
+#[test]
+fn texts_may_begin_with_a_hyphen() {
+    let world = World::empty(env!("CARGO_BIN_EXE_pyro"));
+    for arguments in [
+        &["patch", "apply", "w", "--patch", "--- a/x\n+++ b/x\n"][..],
+        &["file", "write", "w", "a", "--text", "- item"],
+        &["file", "edit", "w", "a", "--old", "-1", "--new", "--two"],
+    ] {
+        let arguments: Vec<&str> = ["workspace"].iter().chain(arguments).copied().collect();
+        let finished = world.pyro(&arguments).run();
+        let told = finished.stderr_text();
+        assert!(told.contains("there is no workspace `w`"), "{told}");
+    }
+}

@@ -272,7 +272,9 @@ impl TreeError {
                 | PackError::Special { .. }
                 | PackError::TooDeep { .. } => return None,
             },
-            Self::Exists { .. } => "name another path, or say that it may be replaced",
+            Self::Exists { .. } => {
+                "name another path, or let it be replaced with `--overwrite replace` (`sync pull` merges with `--merge`)"
+            }
             Self::InTheWay { .. } => "name another path, or remove what stands there",
             Self::NoGit => "install Git, such as with `apt-get install git`",
             Self::Git { last_lines, .. } => match GitTrouble::of(last_lines)? {

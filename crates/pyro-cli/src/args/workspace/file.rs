@@ -80,7 +80,7 @@ pub(crate) struct WriteArgs {
     #[arg(value_name = "PATH")]
     pub(crate) path: String,
     /// What it shall hold, at most 1 MiB
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) text: Option<String>,
     /// File of this host with what it shall hold; `-` for standard input
     #[arg(long, value_name = "PATH")]
@@ -108,13 +108,13 @@ pub(crate) struct EditArgs {
     #[arg(value_name = "PATH")]
     pub(crate) path: String,
     /// Text that is there, with its white space
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) old: Option<String>,
     /// File of this host with the text that is there
     #[arg(long, value_name = "PATH")]
     pub(crate) old_file: Option<PathBuf>,
     /// Text that shall be there
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) new: Option<String>,
     /// File of this host with the text that shall be there
     #[arg(long, value_name = "PATH")]

@@ -210,7 +210,7 @@ pub(crate) struct PatchArgs {
     #[command(flatten)]
     pub(crate) target: Target,
     /// The patch itself
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) patch: Option<String>,
     /// File of this host with the patch; `-` for standard input
     #[arg(long, value_name = "PATH")]

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
@@ -25,6 +25,9 @@ const LINE_BYTES: usize = 500;
 
 /// Lines of Git's talk that are kept at all: `git apply` says one for each file.
 const MAX_LINES: usize = 20_000;
+
+/// Time between two tellings of progress, which Git writes a hundred times for each of its steps.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// Bytes read at a time.
 const CHUNK: usize = 64 * 1024;
@@ -220,11 +223,13 @@ fn feed(pipe: &mut Option<OwnedFd>, input: &mut &[u8]) {
     }
 }
 
-/// What a program says, by lines; progress that it writes over itself is a line each time.
+/// What a program says, by lines; progress that it writes over itself is a line now and then.
 #[derive(Debug, Default)]
 struct Talk {
     lines: VecDeque<String>,
     line: Vec<u8>,
+    /// When progress was last told.
+    told: Option<Instant>,
 }
 
 impl Talk {
@@ -233,7 +238,13 @@ impl Talk {
             match byte {
                 b'\n' => self.end_line(say),
                 b'\r' => {
-                    say(&text(&self.line));
+                    if self
+                        .told
+                        .is_none_or(|told| told.elapsed() >= PROGRESS_EVERY)
+                    {
+                        self.told = Some(Instant::now());
+                        say(&text(&self.line));
+                    }
                     self.line.clear();
                 }
                 _ if self.line.len() < LINE_BYTES => self.line.push(*byte),
@@ -288,6 +299,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn progress_is_told_now_and_then_and_whole_lines_always() {
+        let mut talk = Talk::default();
+        let mut said = Vec::new();
+        let mut say = |line: &str| said.push(line.to_owned());
+        talk.add(b"1%\r2%\r3%\rdone\nnext 1%\rlast\n", &mut say);
+        assert_eq!(said, ["1%", "done", "last"]);
+        assert_eq!(talk.lines, ["done", "last"]);
+    }
+
+    #[test]
     fn lines_tell_no_credentials() {
         for (line, clean) in [
             (
@@ -301,10 +322,10 @@ mod tests {
         }
         let mut talk = Talk::default();
         let mut said = Vec::new();
-        talk.add(b"10%\r20%\rdone\n\x1b[31mred\n", &mut |line| {
+        talk.add(b"10%\rdone\n\x1b[31mred\n", &mut |line| {
             said.push(line.to_owned());
         });
-        assert_eq!(said, ["10%", "20%", "done", "[31mred"]);
+        assert_eq!(said, ["10%", "done", "[31mred"]);
         assert_eq!(talk.last_lines(), ["done", "[31mred"]);
     }
 }

@@ -38,6 +38,7 @@ pub mod settings;
 pub mod snapshot;
 mod supervisor;
 pub mod template;
+mod text;
 pub mod transfer;
 pub mod tree;
 pub mod workspace;

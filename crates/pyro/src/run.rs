@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use pyro_image::oci::PullPolicy;
 use pyro_protocol::capture::Capture;
 use pyro_protocol::exec::{ExecEnd, signal_name};
@@ -15,11 +13,11 @@ use crate::environment::{EnvironmentOptions, ReadyEnvironment, defaults};
 use crate::error::Error;
 use crate::exec::{Exec, ExecOptions, ExecOutput, Program, StdinWriter};
 use crate::machine::{DEFAULT_TTL, Machine, MachineOptions};
-use crate::{ProgressSink, Pyro};
+use crate::{ProgressSink, Pyro, text};
 
 /// How a payload names the way a command ran: in a guest, over its own link. The word is the
 /// original's.
-const EXECUTION_MODE: &str = "guest_vsock";
+pub(crate) const EXECUTION_MODE: &str = "guest_vsock";
 
 /// Why a one-shot machine is deleted. The word is the original's.
 const CLEANUP_REASON: &str = "post_exec_cleanup";
@@ -325,8 +323,8 @@ impl Run {
         let ended = self.machine.stop(false).await;
         timings.cleanup = millis(command_ended.elapsed());
         let truncated = outcome.stdout.truncated() || outcome.stderr.truncated();
-        let (stdout, stdout_b64) = text(outcome.stdout);
-        let (stderr, stderr_b64) = text(outcome.stderr);
+        let (stdout, stdout_b64) = text::of_bytes(outcome.stdout.into_bytes());
+        let (stderr, stderr_b64) = text::of_bytes(outcome.stderr.into_bytes());
         Ok(ExecPayload {
             environment: self.environment.name,
             environment_version: self.environment.version,
@@ -396,17 +394,4 @@ impl Outcome {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn text(capture: Capture) -> (String, Option<String>) {
-    match String::from_utf8(capture.into_bytes()) {
-        Ok(text) => (text, None),
-        Err(error) => {
-            let bytes = error.into_bytes();
-            (
-                String::from_utf8_lossy(&bytes).into_owned(),
-                Some(STANDARD.encode(&bytes)),
-            )
-        }
-    }
 }

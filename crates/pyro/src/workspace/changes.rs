@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::exec::Call;
 use crate::guest_tree;
 use crate::machine::{DiskOrigin, Keep, Machine, MachineOptions, new_id};
+use crate::text::to_bytes;
 
 /// The most entries and changes that are held of one tree.
 const MAX_ENTRIES: usize = 2_000_000;
@@ -243,15 +244,7 @@ fn compared(old: Vec<TreeEntry>, new: Vec<TreeEntry>) -> Vec<TreeChange> {
 }
 
 fn key(entry: &TreeEntry) -> Vec<u8> {
-    path_bytes(&entry.path, entry.path_b64.as_deref())
-}
-
-/// The bytes of a path that the guest told as text, and in base64 if it is none.
-pub(super) fn path_bytes(path: &str, encoded: Option<&str>) -> Vec<u8> {
-    use base64::Engine as _;
-    encoded
-        .and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok())
-        .unwrap_or_else(|| path.as_bytes().to_vec())
+    to_bytes(&entry.path, entry.path_b64.as_deref())
 }
 
 fn change(before: Option<TreeEntry>, after: Option<TreeEntry>) -> Option<TreeChange> {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine as _;
 use pyro_patch::diff::{self, BinaryFiles, Content, Detail, FileChange, FileDiff, Omitted, Side};
 use pyro_patch::mode::Mode;
 use pyro_protocol::files::ArtifactType;
@@ -10,12 +9,13 @@ use pyro_protocol::index::{ChangeStatus, TreeChange, TreeNode};
 use serde::Serialize;
 
 use super::Workspace;
-use super::changes::{Filter, Held, is_baseline, path_bytes};
+use super::changes::{Filter, Held, is_baseline};
 use super::contents::{Contents, of_tar};
 use super::names::SnapshotName;
 use super::payload::WORKSPACE_PATH;
 use super::store::SnapshotRow;
 use crate::error::Error;
+use crate::text;
 
 /// The largest file that is compared line by line, in bytes.
 const MAX_TEXT: u64 = 4 * 1024 * 1024;
@@ -194,14 +194,7 @@ impl Workspace {
     /// What changed since the baseline, or between two snapshots.
     pub async fn diff(&self, options: &DiffOptions) -> Result<DiffPayload, Error> {
         let diffed = self.diffed(options).await?;
-        let (patch, patch_b64) = match String::from_utf8(diffed.patch) {
-            Ok(text) => (text, None),
-            Err(error) => {
-                let bytes = error.into_bytes();
-                let encoded = base64::engine::general_purpose::STANDARD.encode(&bytes);
-                (String::from_utf8_lossy(&bytes).into_owned(), Some(encoded))
-            }
-        };
+        let (patch, patch_b64) = text::of_bytes(diffed.patch);
         Ok(DiffPayload {
             workspace_id: self.id.clone(),
             from: diffed.from,
@@ -266,7 +259,7 @@ impl Workspace {
         let by_path: ByPath<'_> = changes
             .iter()
             .map(|change| {
-                let path = path_bytes(&change.path, change.path_b64.as_deref());
+                let path = text::to_bytes(&change.path, change.path_b64.as_deref());
                 (path, change)
             })
             .collect();
@@ -314,7 +307,7 @@ impl Workspace {
                     fits
                 })
                 .map(|(change, node)| {
-                    let path = path_bytes(&change.path, change.path_b64.as_deref());
+                    let path = text::to_bytes(&change.path, change.path_b64.as_deref());
                     (path, node.size_bytes)
                 })
                 .collect()
@@ -361,7 +354,7 @@ fn told(changes: Vec<TreeChange>) -> Vec<TreeChange> {
     };
     let paths: Vec<Vec<u8>> = changes
         .iter()
-        .map(|change| path_bytes(&change.path, change.path_b64.as_deref()))
+        .map(|change| text::to_bytes(&change.path, change.path_b64.as_deref()))
         .collect();
     changes
         .into_iter()
@@ -386,7 +379,7 @@ fn split(
 ) -> (Vec<FileChange>, Vec<(Vec<u8>, DiffEntry)>) {
     let (mut files, mut others) = (Vec::new(), Vec::new());
     for change in changes {
-        let path = path_bytes(&change.path, change.path_b64.as_deref());
+        let path = text::to_bytes(&change.path, change.path_b64.as_deref());
         let before = change
             .old
             .as_ref()
@@ -432,7 +425,7 @@ fn side(node: &TreeNode, content: Option<&Vec<u8>>) -> Option<Side> {
         }),
         ArtifactType::Symlink => Some(Side {
             mode: Mode::Symlink,
-            content: Content::Bytes(path_bytes(
+            content: Content::Bytes(text::to_bytes(
                 node.link_target.as_deref().unwrap_or_default(),
                 node.link_target_b64.as_deref(),
             )),
@@ -478,7 +471,7 @@ fn of_file(file: &FileDiff, changes: &ByPath<'_>) -> DiffEntry {
     let old_node = old.and_then(|change| change.old.as_ref());
     let new_node = new.and_then(|change| change.new.as_ref());
     let node = new_node.or(old_node);
-    let (path, path_b64) = text_of(&file.path);
+    let (path, path_b64) = text::of_bytes(file.path.clone());
     let has_patch = !file.patch.is_empty() && file.omitted.is_none();
     DiffEntry {
         path,
@@ -492,7 +485,10 @@ fn of_file(file: &FileDiff, changes: &ByPath<'_>) -> DiffEntry {
             diff::Status::TypeChanged => DiffStatus::TypeChanged,
         },
         artifact_type: node.map_or(ArtifactType::File, |node| node.artifact_type),
-        old_path: file.old_path.as_deref().map(|path| text_of(path).0),
+        old_path: file
+            .old_path
+            .as_deref()
+            .map(|path| text::of_bytes(path.to_vec()).0),
         old_mode: old_node.map(|node| node.mode),
         new_mode: new_node.map(|node| node.mode),
         size_bytes: node.map_or(0, |node| node.size_bytes),
@@ -529,17 +525,6 @@ fn of_other(change: &TreeChange) -> DiffEntry {
         deleted_lines: 0,
         text_patch: None,
         omitted: Some("no_patch"),
-    }
-}
-
-/// A path as text, and in base64 if it is none.
-pub(super) fn text_of(path: &[u8]) -> (String, Option<String>) {
-    match std::str::from_utf8(path) {
-        Ok(text) => (text.to_owned(), None),
-        Err(_) => (
-            String::from_utf8_lossy(path).into_owned(),
-            Some(base64::engine::general_purpose::STANDARD.encode(path)),
-        ),
     }
 }
 

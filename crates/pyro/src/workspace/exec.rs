@@ -4,7 +4,6 @@
 
 use std::sync::PoisonError;
 
-use base64::Engine as _;
 use pyro_protocol::capture::Capture;
 use pyro_protocol::exec::{ExecEnd, signal_name};
 use serde_json::json;
@@ -18,6 +17,7 @@ use super::{Workspace, now};
 use crate::environment::defaults;
 use crate::error::Error;
 use crate::exec::{Exec, ExecOptions, ExecOutput, StdinWriter};
+use crate::text;
 
 /// How long what a command wrote may take to reach the disk before its end is told.
 const SYNC_MS: u64 = 2000;
@@ -229,8 +229,8 @@ impl WorkspaceExec {
 
     /// What is told of the command after its `end`.
     pub fn payload(mut self, end: ExecEnd) -> WorkspaceExecPayload {
-        let (stdout, stdout_b64) = text(std::mem::take(&mut self.stdout));
-        let (stderr, stderr_b64) = text(std::mem::take(&mut self.stderr));
+        let (stdout, stdout_b64) = text::of_bytes(std::mem::take(&mut self.stdout).into_bytes());
+        let (stderr, stderr_b64) = text::of_bytes(std::mem::take(&mut self.stderr).into_bytes());
         WorkspaceExecPayload {
             workspace_id: self.workspace.id.clone(),
             environment: self.facts.environment.clone(),
@@ -284,16 +284,4 @@ pub(super) fn in_workspace(facts: &Facts, options: &ExecOptions) -> ExecOptions 
 
 fn cwd(options: &ExecOptions) -> String {
     options.cwd.clone().unwrap_or_else(|| WORKSPACE_PATH.into())
-}
-
-/// Output as text, and in base64 if it is none.
-pub(crate) fn text(capture: Capture) -> (String, Option<String>) {
-    match String::from_utf8(capture.into_bytes()) {
-        Ok(text) => (text, None),
-        Err(error) => {
-            let bytes = error.into_bytes();
-            let encoded = base64::engine::general_purpose::STANDARD.encode(&bytes);
-            (String::from_utf8_lossy(&bytes).into_owned(), Some(encoded))
-        }
-    }
 }

@@ -11,6 +11,7 @@ use super::live::Live;
 use super::store::{CommandRecord, CommandState, Writer};
 use crate::error::Error;
 use crate::exec::ExecOptions;
+use crate::text;
 
 /// A job of a workspace.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -249,7 +250,6 @@ impl Workspace {
 
 /// The last of a job's output that is kept, and whether there was more.
 async fn tail(live: &Live, job_id: &str, stream: JobStream, bytes: u64) -> (Vec<u8>, bool) {
-    use base64::Engine as _;
     let cursor = bytes.saturating_sub(MAX_OUTPUT as u64);
     let request = json!({
         "action": "job_read", "job_id": job_id, "stream": stream, "cursor": cursor,
@@ -257,11 +257,8 @@ async fn tail(live: &Live, job_id: &str, stream: JobStream, bytes: u64) -> (Vec<
     });
     match ask::<JobOutput>(live, &request).await {
         Ok(output) => {
-            let encoded = output.output_b64.as_deref();
-            let raw = encoded
-                .and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok());
-            let truncated = cursor > 0 || output.dropped > 0;
-            (raw.unwrap_or_else(|| output.output.into_bytes()), truncated)
+            let kept = text::to_bytes(&output.output, output.output_b64.as_deref());
+            (kept, cursor > 0 || output.dropped > 0)
         }
         // It counts that the job has ended, and how.
         Err(_) => (Vec::new(), bytes > 0),

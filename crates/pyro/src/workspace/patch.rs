@@ -18,6 +18,7 @@ use super::jobs::ask;
 use super::live::Live;
 use super::payload::EXECUTION_MODE;
 use crate::error::Error;
+use crate::text;
 
 /// The largest file that a patch may change, in bytes: what the guest tells in one answer.
 const MAX_FILE: u64 = pyro_protocol::limits::MAX_FILE_INLINE;
@@ -399,7 +400,7 @@ impl plan::Tree for GuestTree {
         loop {
             let page: FilePage = self.runtime.block_on(ask(&self.live, &request))?;
             names.extend(page.entries.iter().map(|entry| {
-                let path = super::changes::path_bytes(&entry.path, entry.path_b64.as_deref());
+                let path = text::to_bytes(&entry.path, entry.path_b64.as_deref());
                 let at = path.iter().rposition(|byte| *byte == b'/');
                 path[at.map_or(0, |at| at + 1)..].to_vec()
             }));

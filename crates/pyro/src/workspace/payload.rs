@@ -9,8 +9,7 @@ use serde_json::Value;
 use super::names::Labels;
 use super::state::WorkspaceState;
 
-/// What commands run in: a guest, over its own link. The word is the original's.
-pub(crate) const EXECUTION_MODE: &str = "guest_vsock";
+pub(super) use crate::run::EXECUTION_MODE;
 
 /// The directory of a workspace in its guest.
 pub const WORKSPACE_PATH: &str = pyro_protocol::files::WORKSPACE;

@@ -16,8 +16,7 @@ use pyro_protocol::limits::MAX_EXPORT_PATHS;
 use serde::Serialize;
 use serde_json::json;
 
-use super::changes::{Held, path_bytes};
-use super::diff::text_of;
+use super::changes::Held;
 use super::events::Event;
 use super::export::relative_in_guest;
 use super::guest_edit::GuestEdit;
@@ -30,7 +29,7 @@ use crate::tree::{
     LocalEntry, LocalKind, Overwrite, PackLimits, SeedHost, SeedLimits, SeedSource, SyncRules,
     UnpackOptions, hash, local_manifest,
 };
-use crate::{Progress, ProgressSink, transfer};
+use crate::{Progress, ProgressSink, text, transfer};
 
 /// The most changed paths that are told.
 const MAX_TOLD: usize = 1000;
@@ -322,7 +321,12 @@ impl Workspace {
         };
         Ok(lines
             .into_iter()
-            .map(|entry| (path_bytes(&entry.path, entry.path_b64.as_deref()), entry))
+            .map(|entry| {
+                (
+                    text::to_bytes(&entry.path, entry.path_b64.as_deref()),
+                    entry,
+                )
+            })
             .collect())
     }
 
@@ -484,7 +488,7 @@ fn is_equal(root: &Path, here: &LocalEntry, there: &TreeEntry) -> Result<bool, E
         (LocalKind::Directory, ArtifactType::Directory) => modes,
         (LocalKind::Symlink(target), ArtifactType::Symlink) => {
             let text = node.link_target.as_deref().unwrap_or_default();
-            path_bytes(text, node.link_target_b64.as_deref()) == target.as_ref()
+            text::to_bytes(text, node.link_target_b64.as_deref()) == target.as_ref()
         }
         (LocalKind::File, ArtifactType::File) => {
             modes
@@ -512,5 +516,8 @@ fn destination(below: &str) -> String {
 }
 
 fn told<'a>(paths: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
-    paths.take(MAX_TOLD).map(|path| text_of(path).0).collect()
+    paths
+        .take(MAX_TOLD)
+        .map(|path| text::of_bytes(path.to_vec()).0)
+        .collect()
 }

@@ -1,6 +1,7 @@
 //! Packed trees as GNU tar sees them, and what is told of those that change.
 
 use std::fs::File;
+use std::io::Write;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::{Command, Output};
@@ -57,11 +58,11 @@ fn unpack(directory: &Path, archive: &[u8]) {
 
 /// Runs GNU tar on `archive` in `directory`.
 fn tar(directory: &Path, archive: &[u8], arguments: &[&str]) -> Output {
-    let file = directory.with_extension("tar");
-    std::fs::write(&file, archive).unwrap();
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(archive).unwrap();
     let output = Command::new("tar")
         .arg("-f")
-        .arg(&file)
+        .arg(file.path())
         .arg("-C")
         .arg(directory)
         .args(arguments)

@@ -557,6 +557,7 @@ fn the_messages_about_trees() {
             &TreeIndex {
                 scope: scope.clone(),
                 entries: Told::None,
+                include: vec!["src".into()],
                 changed_since: Some(digest),
                 fresh: false,
             },

@@ -143,6 +143,10 @@ impl Trees {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
+        let filter = match Filter::new(&request.include, &[]) {
+            Ok(filter) => filter,
+            Err(error) => return wire::write_line(writer, &error).await,
+        };
         let since = match request.changed_since {
             Some(generation) => Since::Generation(generation),
             None => Since::Nothing,
@@ -155,7 +159,7 @@ impl Trees {
             })
         });
         let lines = request.entries == Told::All;
-        self.walk_and_tell(walk.await, Filter::default(), lines, reader, writer)
+        self.walk_and_tell(walk.await, filter, lines, reader, writer)
             .await
     }
 

@@ -138,8 +138,10 @@ impl Teller {
                 Source::Entries(reader) => {
                     match reader.take().map_err(|damage| damaged(&damage))? {
                         Some(record) => {
-                            line(&mut bytes, &tree_entry(&record));
-                            self.lines += 1;
+                            if self.filter.admits(&record.path) {
+                                line(&mut bytes, &tree_entry(&record));
+                                self.lines += 1;
+                            }
                             true
                         }
                         None => false,

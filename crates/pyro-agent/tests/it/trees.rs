@@ -158,6 +158,16 @@ fn entries_are_told_as_they_are() {
         .await;
         assert_eq!(below.header.path, "/workspace/src");
         assert_eq!(names(&below.lines()), ["link", "main"]);
+        let some = stream(
+            &bench,
+            json!({"action": "tree_index", "path": ".", "include": ["src"]}),
+        )
+        .await;
+        assert_eq!(
+            names(&some.lines()),
+            ["src", "src/link", "src/main", "src/pipe"]
+        );
+        assert_eq!(some.end().generation, end.generation);
     });
 }
 

@@ -54,6 +54,7 @@ impl TreeRequest {
             "tree_index" => {
                 let index: TreeIndex = decode(value)?;
                 index.scope.check()?;
+                check_patterns("include", &index.include)?;
                 Ok(Self::Index(index))
             }
             "tree_changes" => decode::<TreeChanges>(value)?.check().map(Self::Changes),
@@ -113,6 +114,9 @@ pub struct TreeIndex {
     /// Of what.
     #[serde(flatten)]
     pub scope: TreeScope,
+    /// Lines only of paths that one of these matches, and of what is below them; patterns as in [`TreeScope::exclude`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<String>,
     /// Which lines are wanted.
     #[serde(default)]
     pub entries: Told,

@@ -70,6 +70,10 @@ impl Workspace {
         held: &mut Held,
         filter: &Filter,
     ) -> Result<Vec<TreeChange>, Error> {
+        if from.is_empty() {
+            let all = self.lines(held, &index(filter)).await?;
+            return Ok(compared(Vec::new(), all));
+        }
         if self.knows(held, from).await? {
             let mut request = json!({
                 "action": "tree_changes", "name": from.name, "include": filter.include,
@@ -82,12 +86,10 @@ impl Workspace {
         // The guest's memory of that snapshot is in a branch that a reset left.
         let row = self.row().await?;
         let mut other = self.thrown(&row, from).await?;
-        let old: Result<Vec<TreeEntry>, Error> = self.lines(&mut other, &index()).await;
+        let old: Result<Vec<TreeEntry>, Error> = self.lines(&mut other, &index(filter)).await;
         other.release().await;
-        let new: Vec<TreeEntry> = self.lines(held, &index()).await?;
-        let mut changes = compared(old?, new);
-        changes.retain(|change| filter.admits(&change.path));
-        Ok(changes)
+        let new: Vec<TreeEntry> = self.lines(held, &index(filter)).await?;
+        Ok(compared(old?, new))
     }
 
     /// The files of a snapshot, or of the workspace as it is.
@@ -204,22 +206,8 @@ impl Workspace {
     }
 }
 
-impl Filter {
-    /// Whether a path counts, where the guest could not tell.
-    fn admits(&self, path: &str) -> bool {
-        self.include.is_empty()
-            || self.include.iter().any(|wanted| {
-                let wanted = wanted.trim_end_matches('/');
-                path == wanted
-                    || path
-                        .strip_prefix(wanted)
-                        .is_some_and(|rest| rest.starts_with('/'))
-            })
-    }
-}
-
-fn index() -> Value {
-    json!({"action": "tree_index", "path": WORKSPACE_PATH})
+fn index(filter: &Filter) -> Value {
+    json!({"action": "tree_index", "path": WORKSPACE_PATH, "include": filter.include})
 }
 
 /// The differences of two manifests, as the guest tells those of its own.

@@ -242,11 +242,11 @@ impl Workspace {
         let mut baseline = SnapshotRow {
             name: BASELINE.into(),
             created_at: now(),
-            entry_count: tree.entries,
-            tree_bytes: tree.bytes,
+            entry_count: tree.as_ref().map_or(0, |tree| tree.entries),
+            tree_bytes: tree.as_ref().map_or(0, |tree| tree.bytes),
             kept: None,
             with_memory: false,
-            generation: Some(tree.generation.to_string()),
+            generation: tree.map(|tree| tree.generation.to_string()),
         };
         if packed.is_some() {
             let directory = self.pyro.settings().home.snapshots();

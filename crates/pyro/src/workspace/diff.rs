@@ -331,10 +331,9 @@ impl Workspace {
         if wanted.is_empty() {
             return Ok(Contents::new());
         }
-        if is_baseline(from) {
-            let Some(digest) = self.row().await?.facts.seed_tar else {
-                return Ok(Contents::new());
-            };
+        if is_baseline(from)
+            && let Some(digest) = self.row().await?.facts.seed_tar
+        {
             let paths = wanted.into_iter().map(|(path, _)| path).collect();
             return of_tar(self.pyro.seed_tar(&digest), paths, MAX_TEXT).await;
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use pyro_image::blocking::blocking;
 use pyro_protocol::archive::import::TreeImport;
+use pyro_protocol::code::ErrorCode;
 use pyro_protocol::index::TreeEnd;
 use serde_json::{Value, json};
 
@@ -288,13 +289,18 @@ fn mode(mode: SeedMode) -> &'static str {
 }
 
 impl Workspace {
-    /// Puts a seed into a guest whose workspace is empty, and keeps the tree as the guest's baseline.
+    /// Puts a seed into a guest whose workspace is empty, and keeps the tree as the guest's baseline. `None` if there is no
+    /// seed and the environment has nothing there either: the first walk of a new guest costs more than all else of an
+    /// empty workspace, and nothing needs no manifest.
     pub(super) async fn fill(
         &self,
         machine: &mut Machine,
         packed: Option<&PackedSeed>,
         progress: &ProgressSink,
-    ) -> Result<TreeEnd, Error> {
+    ) -> Result<Option<TreeEnd>, Error> {
+        if packed.is_none() && has_nothing(machine).await? {
+            return Ok(None);
+        }
         machine.ask(&make_directory()).await?;
         if let Some(packed) = packed {
             let file = tokio::fs::File::open(&packed.tar)
@@ -321,12 +327,25 @@ impl Workspace {
                 .await?;
         }
         let call = machine.call(&keep_tree(BASELINE)).await?;
-        follow(call).await
+        follow(call).await.map(Some)
+    }
+}
+
+/// Whether nothing is in the workspace's directory, which is made if it is missing.
+async fn has_nothing(machine: &mut Machine) -> Result<bool, Error> {
+    let list = json!({"action": "file_list", "root": "/", "path": WORKSPACE_PATH, "limit": 1});
+    match machine.ask(&list).await {
+        Ok(page) => Ok(page["entries"].as_array().is_some_and(Vec::is_empty)),
+        Err(Error::Guest(reply)) if reply.code == ErrorCode::NotFound => {
+            machine.ask(&make_directory()).await?;
+            Ok(true)
+        }
+        Err(error) => Err(error),
     }
 }
 
 /// The request that makes the workspace's directory.
-pub(super) fn make_directory() -> Value {
+fn make_directory() -> Value {
     json!({"action": "file_mkdir", "root": "/", "path": WORKSPACE_PATH, "parents": true})
 }
 

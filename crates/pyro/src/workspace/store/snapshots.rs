@@ -15,8 +15,15 @@ pub(crate) struct SnapshotRow {
     /// Name of its directory below that of snapshots; absent if it is as a machine of the environment begins.
     pub(crate) kept: Option<String>,
     pub(crate) with_memory: bool,
-    /// Digest of the tree.
+    /// Digest of the tree; absent if nothing is in it and the guest was not asked.
     pub(crate) generation: Option<String>,
+}
+
+impl SnapshotRow {
+    /// Whether it is known to hold nothing, without a manifest in the guest.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.kept.is_none() && self.generation.is_none()
+    }
 }
 
 const COLUMNS: &str = "name, created_at, entry_count, tree_bytes, kept, with_memory, generation";

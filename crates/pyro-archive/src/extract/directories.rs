@@ -1,6 +1,6 @@
 //! What is said about directories, kept until nothing is put into them any more.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{Mode, OFlags, Timespec};
@@ -11,6 +11,7 @@ use super::options::{Options, Progress, Times};
 use super::put::stamps;
 use super::spool::Spool;
 use crate::beneath::{DIRECTORY, Relative, Root};
+use crate::bounds::MAX_PATH;
 
 /// Modes and times of directories, in the order of their members.
 #[derive(Debug)]
@@ -51,13 +52,56 @@ impl Directories {
             return Ok(());
         }
         self.spool.make_room()?;
-        let mut record = Vec::with_capacity(NUMBERS + 64);
-        record.extend_from_slice(&mode.to_be_bytes());
-        record.extend_from_slice(&modified.tv_sec.to_be_bytes());
-        record.extend_from_slice(&modified.tv_nsec.to_be_bytes());
+        let mut record = Said { mode, modified }.numbers().to_vec();
         record.extend_from_slice(&path.to_bytes());
         self.spool.push(&record);
         Ok(())
+    }
+
+    /// Writes down what was noted, for whoever comes after this process.
+    pub(super) fn save(&self, out: &mut impl Write) -> io::Result<()> {
+        match &self.root {
+            Some(said) => {
+                out.write_all(&[1])?;
+                out.write_all(&said.numbers())?;
+            }
+            None => out.write_all(&[0])?,
+        }
+        self.spool.forward(|record| {
+            let length = u32::try_from(record.len()).map_err(io::Error::other)?;
+            out.write_all(&length.to_be_bytes())?;
+            out.write_all(record)
+        })
+    }
+
+    /// Reads what was written down; many would be kept in a file without a name in `directory`.
+    pub(super) fn load(input: &mut impl Read, directory: OwnedFd) -> io::Result<Self> {
+        let mut directories = Self::new(directory);
+        let mut flag = [0];
+        input.read_exact(&mut flag)?;
+        if flag == [1] {
+            let mut numbers = [0; NUMBERS];
+            input.read_exact(&mut numbers)?;
+            directories.root = Some(Said::read(&numbers));
+        }
+        loop {
+            let mut length = [0; 4];
+            match input.read_exact(&mut length) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Ok(directories);
+                }
+                Err(error) => return Err(error),
+            }
+            let length = u32::from_be_bytes(length) as usize;
+            if !(NUMBERS..=NUMBERS + MAX_PATH * 2).contains(&length) {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            let mut record = vec![0; length];
+            input.read_exact(&mut record)?;
+            directories.spool.make_room()?;
+            directories.spool.push(&record);
+        }
     }
 
     /// Gives the directories beneath `root` what was noted, the root itself last.
@@ -103,6 +147,14 @@ impl Directories {
 }
 
 impl Said {
+    fn numbers(&self) -> [u8; NUMBERS] {
+        let mut numbers = [0; NUMBERS];
+        numbers[..4].copy_from_slice(&self.mode.to_be_bytes());
+        numbers[4..12].copy_from_slice(&self.modified.tv_sec.to_be_bytes());
+        numbers[12..].copy_from_slice(&self.modified.tv_nsec.to_be_bytes());
+        numbers
+    }
+
     fn read(numbers: &[u8]) -> Self {
         let part = |from: usize| {
             let bytes = numbers[from..from + 8].try_into();

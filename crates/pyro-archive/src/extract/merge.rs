@@ -33,21 +33,21 @@ pub enum Replacing {
 
 /// A merge, as far as it has come.
 pub(super) struct Merge<'a> {
-    root: &'a Root,
+    pub(super) root: &'a Root,
     /// Path of the directory that is merged into.
-    base: &'a Relative,
+    pub(super) base: &'a Relative,
     /// Where what is replaced is kept, under numbers.
-    old: OwnedFd,
+    pub(super) old: OwnedFd,
     next_old: u64,
     journal: Spool,
     replacing: Replacing,
-    progress: &'a Progress,
+    pub(super) progress: &'a Progress,
     /// Device and inode of the staging directory, which nothing is merged into.
-    stage: (u64, u64),
+    pub(super) stage: (u64, u64),
 }
 
 /// One step that can be taken back.
-enum Step {
+pub(super) enum Step {
     /// Something new has this name.
     Placed,
     /// What had this name is kept under that number.
@@ -56,7 +56,7 @@ enum Step {
     Touched(Before),
 }
 
-struct Before {
+pub(super) struct Before {
     mode: u32,
     uid: u32,
     gid: u32,
@@ -84,8 +84,18 @@ impl<'a> Merge<'a> {
         }
     }
 
-    pub(super) fn keep_out_of(&mut self, stage: (u64, u64)) {
-        self.stage = stage;
+    pub(super) fn keep_out_of(&mut self, stage: &Stat) {
+        self.stage = (stage.st_dev, stage.st_ino);
+    }
+
+    /// Keeps what is replaced under this number and those behind it.
+    pub(super) fn number_from(&mut self, first: u64) {
+        self.next_old = first;
+    }
+
+    /// From here on it is brought to its end: who gives it up is not asked any more.
+    pub(super) fn go_on_whatever(&mut self, progress: &'a Progress) {
+        self.progress = progress;
     }
 
     /// Merges the directory `from` into `to`, which was `before`.
@@ -183,9 +193,7 @@ impl<'a> Merge<'a> {
         {
             let ours = open(from, name).map_err(&failed)?;
             let before = rustix::fs::fstat(&below).map_err(&failed)?;
-            if (before.st_dev, before.st_ino) == self.stage {
-                return Err(ExtractError::refused(path, "it is the staging directory"));
-            }
+            self.keep_out(&before, path)?;
             self.note(path, &Step::touched(&before))?;
             self.directory(&ours, &below, path)?;
             return rustix::fs::unlinkat(from, name, AtFlags::REMOVEDIR)
@@ -205,8 +213,16 @@ impl<'a> Merge<'a> {
         rustix::fs::renameat(from, name, to, name).map_err(failed)
     }
 
+    /// Refuses the staging directory.
+    pub(super) fn keep_out(&self, directory: &Stat, path: &[u8]) -> Result<(), ExtractError> {
+        if (directory.st_dev, directory.st_ino) == self.stage {
+            return Err(ExtractError::refused(path, "it is the staging directory"));
+        }
+        Ok(())
+    }
+
     /// The existing directory that one of ours is merged with.
-    fn merged_with(
+    pub(super) fn merged_with(
         &self,
         to: &OwnedFd,
         name: &OsStr,
@@ -228,7 +244,12 @@ impl<'a> Merge<'a> {
         }
     }
 
-    fn permit(&self, ours: FileType, there: FileType, path: &[u8]) -> Result<(), ExtractError> {
+    pub(super) fn permit(
+        &self,
+        ours: FileType,
+        there: FileType,
+        path: &[u8],
+    ) -> Result<(), ExtractError> {
         let refused = |what| Err(ExtractError::refused(path, what));
         if there == FileType::Directory {
             return refused("a directory stands there");
@@ -267,19 +288,19 @@ impl<'a> Merge<'a> {
         self.base.join(&relative(path))
     }
 
-    fn make_room(&mut self, path: &[u8]) -> Result<(), ExtractError> {
+    pub(super) fn make_room(&mut self, path: &[u8]) -> Result<(), ExtractError> {
         self.journal
             .make_room()
             .map_err(ExtractError::input_output(path, "noting it"))
     }
 
-    fn note(&mut self, path: &[u8], step: &Step) -> Result<(), ExtractError> {
+    pub(super) fn note(&mut self, path: &[u8], step: &Step) -> Result<(), ExtractError> {
         self.make_room(path)?;
         self.push(path, step);
         Ok(())
     }
 
-    fn push(&mut self, path: &[u8], step: &Step) {
+    pub(super) fn push(&mut self, path: &[u8], step: &Step) {
         self.journal.push(&step.record(path));
     }
 }
@@ -317,7 +338,7 @@ fn take_back(
 }
 
 impl Step {
-    fn touched(before: &Stat) -> Self {
+    pub(super) fn touched(before: &Stat) -> Self {
         let modified = modified_only(before).last_modification;
         Self::Touched(Before {
             mode: before.st_mode & 0o7777,
@@ -394,11 +415,11 @@ impl Before {
     }
 }
 
-fn old_name(number: u64) -> OsString {
+pub(super) fn old_name(number: u64) -> OsString {
     OsString::from(number.to_string())
 }
 
-fn kind(stat: &Stat) -> FileType {
+pub(super) fn kind(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 

@@ -8,13 +8,18 @@
 //! Memory is bounded whatever the archive holds.
 
 mod directories;
+mod edits;
 mod error;
 pub mod layer;
+mod leaving;
+pub mod ledger;
 mod merge;
 pub mod options;
 mod parents;
 mod put;
+mod recover;
 mod remove;
+mod seal;
 mod spool;
 mod stage;
 mod swap;
@@ -30,11 +35,13 @@ use crate::bounds::MAX_PARTS;
 use crate::tar::read::Reader;
 use crate::tar::{Kind, Member, shown};
 use directories::Directories;
+pub use edits::Edit;
 pub use error::ExtractError;
 pub use merge::Replacing;
 use options::{AbsoluteNames, Links, Options, Progress, SpecialFiles};
 use parents::Parents;
-pub use stage::Stage;
+pub use recover::{Recovered, recover};
+pub use stage::{Noting, Stage, Survives};
 pub use swap::Swap;
 
 /// Bytes of content that are moved at a time.

@@ -5,34 +5,61 @@
 //!   └──────────failure──────────────┴── taken back ──▶ as if nothing had been
 //! ```
 //!
+//! With a [`Ledger`] the same holds for a process that dies: see [`super::recover`]. From the moment at which nothing stands in the way
+//! any more it is not asked again whether the import is still wanted.
+//!
 //! The place is a hidden directory in the deepest directory of the destination's path that
 //! exists: always on its file system, always beneath the root, and nothing that exists has
 //! to be renamed, which an overlay refuses for the directories of its lower layers.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::OwnedFd;
+use std::io::Read;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::fs::{Mode, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
+use super::edits::Edit;
+use super::leaving::numbers;
+use super::ledger::{Ledger, Record};
 use super::merge::{Merge, Replacing};
 use super::options::{Options, Progress};
 use super::parents::{imply, open};
 use super::remove::remove;
+use super::seal::{Mark, Seal, list, new_list};
 use super::{ExtractError, Extractor, Summary, fresh_name};
 use crate::beneath::{Relative, Root};
 use crate::bounds::MAX_PARTS;
+use crate::tar::read::ReadError;
 
 /// What the names of staging directories begin with.
 pub(super) const UNFINISHED: &str = ".pyro-import-";
 
 /// Where members are unpacked.
-const TREE: &str = "tree";
+pub(super) const TREE: &str = "tree";
 
 /// Where what they replace is kept until nothing can fail any more.
-const OLD: &str = "old";
+pub(super) const OLD: &str = "old";
 
 const OURS_ALONE: Mode = Mode::from_raw_mode(0o700);
+
+/// What ends a process whose stages are brought to their end by another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Survives {
+    /// The end of the process alone.
+    Process,
+    /// That of its machine: what is staged is written back before any of it counts.
+    Machine,
+}
+
+/// Where stages are noted.
+#[derive(Clone, Debug)]
+pub struct Noting {
+    /// The records.
+    pub ledger: Ledger,
+    /// What they are for.
+    pub survives: Survives,
+}
 
 /// An import that does not count yet. Dropped, it leaves nothing behind.
 #[derive(Debug)]
@@ -49,6 +76,11 @@ pub struct Stage {
     name: OsString,
     directory: OwnedFd,
     state: State,
+    /// How much the list of what goes says.
+    edits: u64,
+    survives: Survives,
+    /// Behind the directory that it is a record of: so it goes last.
+    record: Option<Record>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +91,25 @@ enum State {
 }
 
 impl Stage {
-    /// Makes a stage for `destination` beneath `root`, which need not exist.
+    /// Makes a stage for `destination` beneath `root`, which need not exist. Of a process that is killed it stays.
     pub fn open(root: Root, destination: Relative) -> Result<Self, ExtractError> {
+        Self::make(root, destination, None)
+    }
+
+    /// As [`Stage::open`], for a process that may be killed: [`super::recover`] then brings it to its end.
+    pub fn open_noted(
+        root: Root,
+        destination: Relative,
+        noting: &Noting,
+    ) -> Result<Self, ExtractError> {
+        Self::make(root, destination, Some(noting))
+    }
+
+    fn make(
+        root: Root,
+        destination: Relative,
+        noting: Option<&Noting>,
+    ) -> Result<Self, ExtractError> {
         let shown = destination.to_bytes();
         if destination.parts().len() > MAX_PARTS {
             return Err(ExtractError::name(
@@ -79,10 +128,20 @@ impl Stage {
         };
         let failed = ExtractError::system(&shown, "making the staging directory");
         let before = rustix::fs::fstat(&anchor).map_err(&failed)?;
-        let name = fresh_name(UNFINISHED, |name| {
-            rustix::fs::mkdirat(&anchor, name, OURS_ALONE)?;
-            Ok(name.to_owned())
-        })
+        let record = match noting {
+            Some(noting) => Some(note(noting, &root, &destination.above(existed)).map_err(
+                ExtractError::input_output(&shown, "noting the staging directory"),
+            )?),
+            None => None,
+        };
+        let name = match &record {
+            Some(record) => rustix::fs::mkdirat(&anchor, record.name(), OURS_ALONE)
+                .map(|()| record.name().into()),
+            None => fresh_name(UNFINISHED, |name| {
+                rustix::fs::mkdirat(&anchor, name, OURS_ALONE)?;
+                Ok(name.to_owned())
+            }),
+        }
         .map_err(&failed)?;
         let opened = open(&anchor, &name);
         let directory = opened.inspect_err(|_| {
@@ -98,6 +157,9 @@ impl Stage {
             before,
             name,
             state: State::Fresh,
+            edits: 0,
+            survives: noting.map_or(Survives::Process, |noting| noting.survives),
+            record,
         };
         // From here on a failure takes the directory away.
         stage.fill().map_err(failed)
@@ -125,6 +187,40 @@ impl Stage {
         Ok(extractor)
     }
 
+    /// Takes the list of what goes when all else comes: `bytes` bytes of `reader`, at most `limit` entries.
+    pub fn take_edits(
+        &mut self,
+        reader: &mut impl Read,
+        bytes: u64,
+        limit: u64,
+    ) -> Result<(), ExtractError> {
+        let shown = self.destination.to_bytes();
+        let failed = ExtractError::input_output(&shown, "keeping the list of what goes");
+        let mut file = new_list(&self.directory).map_err(ExtractError::system(
+            &shown,
+            "keeping the list of what goes",
+        ))?;
+        let taken = std::io::copy(&mut reader.take(bytes), &mut file)
+            .map_err(|source| ExtractError::Archive(ReadError::Input { source }))?;
+        if taken < bytes {
+            let source = std::io::ErrorKind::UnexpectedEof.into();
+            return Err(ExtractError::Archive(ReadError::Input { source }));
+        }
+        let mut list = list(&self.directory).map_err(failed)?;
+        while Edit::read(&mut list)?.is_some() {
+            self.edits += 1;
+            if self.edits > limit {
+                let what = "names that go";
+                return Err(ExtractError::Limit { what, limit });
+            }
+        }
+        if !self.missing().parts().is_empty() {
+            // Where nothing is, nothing can go.
+            self.edits = 0;
+        }
+        Ok(())
+    }
+
     /// Puts what `extractor` unpacked into its place, or leaves everything as it was.
     pub fn commit(
         mut self,
@@ -146,18 +242,41 @@ impl Stage {
             summary,
             ..
         } = extractor;
+        let seal = Seal {
+            replacing,
+            times: options.times,
+            missing: self.missing(),
+            edits: self.edits,
+            directories,
+        };
+        self.seal(&seal)?;
         self.state = State::Merging;
         let base = self.destination.above(self.existed);
+        let unasked = Progress::default();
         let mut merge = Merge::new(&self.root, &base, old, spool, replacing, progress);
-        let stage = rustix::fs::fstat(&self.directory).map_err(&failed)?;
-        merge.keep_out_of((stage.st_dev, stage.st_ino));
+        merge.keep_out_of(&rustix::fs::fstat(&self.directory).map_err(&failed)?);
+        merge.number_from(numbers(self.edits));
+        let marking = ExtractError::system(&shown, "marking the staging directory");
+        let ready = self.make_way(&mut merge, &tree, &options).and_then(|()| {
+            merge.check(&tree, &self.anchor, &[])?;
+            self.mark(Mark::Merging).map_err(&marking)
+        });
+        if let Err(error) = ready {
+            let error = merge.undo(error);
+            // Only now: whoever finds the mark puts back what is still to be put back.
+            let _ = self.unmark();
+            return Err(error);
+        }
+        merge.go_on_whatever(&unasked);
         let merged = merge.run(&tree, &self.anchor, &self.before).and_then(|()| {
             let there = self.root.open_directory(&self.destination);
             let there = Root::from_directory(there.map_err(&failed)?);
-            directories.apply(&there, &options, progress)?;
+            seal.directories.apply(&there, &options, &unasked)?;
             Ok(there)
         });
-        let there = match merged {
+        // What is half removed, or half taken back, is not to be gone on with.
+        let unmarked = self.unmark().map_err(&marking);
+        let there = match merged.and_then(|there| unmarked.map(|()| there)) {
             Ok(there) => there,
             Err(error) => return Err(merge.undo(error)),
         };
@@ -165,8 +284,58 @@ impl Stage {
         drop(merge);
         drop(self);
         // The stage's end changed the time of the directory that it was in.
-        let _ = directories.apply_root(there.directory(), &options);
+        let _ = seal.directories.apply_root(there.directory(), &options);
         Ok(summary)
+    }
+
+    /// Writes down what another process needs to go on, and has it and all that is staged written back.
+    fn seal(&self, seal: &Seal) -> Result<(), ExtractError> {
+        if self.record.is_none() {
+            return Ok(());
+        }
+        let shown = self.destination.to_bytes();
+        seal.save(&self.directory)
+            .map_err(ExtractError::input_output(&shown, "noting what is staged"))?;
+        match self.survives {
+            Survives::Process => Ok(()),
+            Survives::Machine => rustix::fs::syncfs(&self.directory)
+                .map_err(ExtractError::system(&shown, "writing back what is staged")),
+        }
+    }
+
+    /// Takes away what goes.
+    fn make_way(
+        &self,
+        merge: &mut Merge<'_>,
+        tree: &OwnedFd,
+        options: &Options,
+    ) -> Result<(), ExtractError> {
+        if self.edits == 0 {
+            return Ok(());
+        }
+        let shown = self.destination.to_bytes();
+        let failed = ExtractError::input_output(&shown, "reading the list of what goes");
+        let mut list = list(&self.directory).map_err(&failed)?;
+        self.mark(Mark::Removing).map_err(ExtractError::system(
+            &shown,
+            "marking the staging directory",
+        ))?;
+        let tree = Root::from_directory(tree.try_clone().map_err(failed)?);
+        merge.take_away(&mut list, self.edits, &tree, options)
+    }
+
+    fn unmark(&self) -> rustix::io::Result<()> {
+        match self.record {
+            Some(_) => Mark::clear(&self.directory),
+            None => Ok(()),
+        }
+    }
+
+    fn mark(&self, mark: Mark) -> rustix::io::Result<()> {
+        match self.record {
+            Some(_) => mark.set(&self.directory),
+            None => Ok(()),
+        }
     }
 
     /// The parts of the destination's path that do not exist.
@@ -181,6 +350,12 @@ impl Stage {
         self.marked = modified(&rustix::fs::fstat(&self.anchor)?);
         Ok(self)
     }
+}
+
+fn note(noting: &Noting, root: &Root, below: &Relative) -> std::io::Result<Record> {
+    let handle = root.directory().as_raw_fd();
+    let at = std::fs::read_link(format!("/proc/self/fd/{handle}"))?;
+    noting.ledger.note(UNFINISHED, &at, &below.to_bytes())
 }
 
 impl Drop for Stage {

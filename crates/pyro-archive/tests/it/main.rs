@@ -7,6 +7,8 @@ mod corpus;
 #[cfg(test)]
 mod gnu_tar;
 #[cfg(test)]
+mod killed;
+#[cfg(test)]
 mod layer_beneath;
 #[cfg(test)]
 mod layer_damage;

@@ -114,6 +114,13 @@ impl Agent {
         }
     }
 
+    /// The same on a machine whose disk may outlive it: staged imports are noted there.
+    #[must_use]
+    pub fn noting_imports(mut self) -> Self {
+        self.imports.note_staged();
+        self
+    }
+
     /// The same, with secrets in the directory `secrets`.
     #[must_use]
     pub fn with_secrets(mut self, secrets: PathBuf) -> Self {

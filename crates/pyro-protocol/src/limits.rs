@@ -285,6 +285,9 @@ pub const MAX_IMPORTS: usize = 4;
 /// Most members of one import: no guest's disk has room for more inodes.
 pub const MAX_IMPORT_ENTRIES: u64 = 4_000_000;
 
+/// Most bytes of a list of what goes with an import: millions of names of usual length.
+pub const MAX_IMPORT_EDITS: u64 = 1024 * 1024 * 1024;
+
 /// Longest archive of secrets, in bytes: a thousand small ones, or 256 of the largest. They
 /// are kept in the guest's memory.
 pub const MAX_SECRETS_BODY: u64 = 16 * 1024 * 1024;

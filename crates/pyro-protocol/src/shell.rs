@@ -69,6 +69,8 @@ pub enum ShellRequest {
         shell_id: ShellId,
         /// Where the output begins.
         cursor: u64,
+        /// Close the shell when the peer is gone, however it went.
+        closes: bool,
     },
 }
 
@@ -358,6 +360,7 @@ impl ShellRequest {
             "attach_shell" => Ok(Self::Attach {
                 shell_id: fields.id()?,
                 cursor: fields.cursor(),
+                closes: fields.closes.unwrap_or(false),
             }),
             _ => Err(ErrorReply::new(
                 ErrorCode::Unsupported,
@@ -392,6 +395,7 @@ struct Fields {
     max_chars: Option<i64>,
     input: Option<String>,
     append_newline: Option<bool>,
+    closes: Option<bool>,
     signal: Option<String>,
     idle_ms: Option<u64>,
     pattern: Option<String>,

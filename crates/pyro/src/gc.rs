@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+use pyro_image::blocking::blocking;
 use pyro_protocol::supervise::SweptMachine;
 use serde::Serialize;
 
@@ -21,7 +22,7 @@ pub struct GcReport {
     pub machines: Vec<SweptMachine>,
     /// Builds whose process is gone, records of preparations without their environment, templates
     /// that a killed process was making or removing, directories of workspaces, snapshots and seeds
-    /// that no record names, and initramfs files of other builds of the agent.
+    /// that no record names, hidden directories of exports and pulls, and initramfs files of other builds of the agent.
     pub paths: Vec<PathBuf>,
 }
 
@@ -47,12 +48,33 @@ impl Pyro {
         paths.extend(self.prepared_records().remove_orphans(dry_run)?);
         paths.extend(self.remove_template_remains(dry_run));
         paths.extend(self.remove_workspace_remains(dry_run).await?);
+        paths.extend(self.unfinished_places(dry_run).await);
         paths.extend(old_initramfs(&home.initramfs(), dry_run));
         Ok(GcReport {
             dry_run,
             machines: swept.machines,
             paths,
         })
+    }
+}
+
+impl Pyro {
+    /// Brings to its end what processes that died were putting in its place on this host.
+    pub(crate) async fn finish_unfinished(&self) {
+        self.unfinished_places(false).await;
+    }
+
+    /// The same, and tells the hidden directories that are gone by that, or with `dry_run` only tells them.
+    async fn unfinished_places(&self, dry_run: bool) -> Vec<PathBuf> {
+        let unfinished = self.settings().home.unfinished();
+        blocking(move || {
+            if dry_run {
+                unfinished.left()
+            } else {
+                unfinished.finish()
+            }
+        })
+        .await
     }
 }
 

@@ -12,6 +12,8 @@ use pyro_image::runtime::Release;
 use pyro_image::{Catalog, EnvironmentStore, KernelStore, RuntimeStore};
 use pyro_protocol::supervise::EngineChoice;
 
+use crate::tree::Unfinished;
+
 /// Everything the SDK must be told.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -191,6 +193,11 @@ impl Home {
     /// What workspaces began with, as tars named by their digest, which several of them may share.
     pub fn seeds(&self) -> PathBuf {
         self.state.join("seeds")
+    }
+
+    /// What is being put in its place on this host: exports and pulls.
+    pub fn unfinished(&self) -> Unfinished {
+        Unfinished::noted_in(&self.state.join("unfinished"))
     }
 
     /// What was found out about the engines of this host.

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use pyro_archive::beneath::{Root, make_directory};
 use pyro_archive::codec::decode::{Compression, Decoder};
+use pyro_archive::extract::ledger::Ledger;
 use pyro_archive::extract::options::{Modes, Options, Owner, Progress, Times};
-use pyro_archive::extract::{ExtractError, Extractor, Replacing, Stage, Summary};
+use pyro_archive::extract::{ExtractError, Extractor, Noting, Replacing, Stage, Summary, Survives};
 use pyro_archive::tar::read::{ReadError, Reader};
 use pyro_protocol::archive::import::{
     ArchiveExtracted, ExtractArchive, ImportCompression, ImportEnd, ImportOwner, ImportProgress,
@@ -38,6 +39,9 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 /// reply that tells why.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Where staged imports are noted: on the machine's disk, so that they outlive the machine.
+const STAGED: &str = "/var/lib/pyro/staged";
+
 /// Bytes of the plain archive that are read at a time.
 const BUFFER: usize = 64 * 1024;
 
@@ -46,6 +50,8 @@ const BUFFER: usize = 64 * 1024;
 pub(crate) struct Imports {
     workspace: Arc<Path>,
     secrets: Arc<Path>,
+    /// Where staged imports are noted; nowhere in an agent that is no machine's first process.
+    noting: Option<Arc<Noting>>,
     slots: Arc<Semaphore>,
 }
 
@@ -55,6 +61,7 @@ impl Imports {
         Self {
             workspace: workspace.into(),
             secrets: secrets.into(),
+            noting: None,
             slots: Arc::new(Semaphore::new(MAX_IMPORTS)),
         }
     }
@@ -62,6 +69,14 @@ impl Imports {
     /// Keeps secrets somewhere else.
     pub(crate) fn keep_secrets_in(&mut self, secrets: PathBuf) {
         self.secrets = secrets.into();
+    }
+
+    /// Notes staged imports where [`recover`] finds them after the machine was killed.
+    pub(crate) fn note_staged(&mut self) {
+        self.noting = Some(Arc::new(Noting {
+            ledger: ledger(),
+            survives: Survives::Machine,
+        }));
     }
 
     /// Does what `request` asks with the archive that `reader` brings, and answers.
@@ -79,9 +94,10 @@ impl Imports {
             ImportRequest::Tree(request) => self.tree(request, &mut reader, writer).await,
             ImportRequest::Extract(request) => {
                 let size = request.archive_size;
-                let workspace = Arc::clone(&self.workspace);
-                let work =
-                    move |feed, progress: &Progress| extract(&workspace, &request, feed, progress);
+                let (workspace, noting) = (Arc::clone(&self.workspace), self.noting.clone());
+                let work = move |feed, progress: &Progress| {
+                    extract(&workspace, noting.as_deref(), &request, feed, progress)
+                };
                 self.original(size, &mut reader, writer, work).await
             }
             ImportRequest::Secrets(request) => {
@@ -108,9 +124,9 @@ impl Imports {
         let (mut source, feed) = feed(request.sha256.is_some());
         let progress = StopOnDrop::default();
         let consumed = source.consumed();
-        let workspace = Arc::clone(&self.workspace);
+        let (workspace, noting) = (Arc::clone(&self.workspace), self.noting.clone());
         let work = self.run(&progress, feed, move |feed, progress| {
-            tree(&workspace, &request, feed, progress)
+            tree(&workspace, noting.as_deref(), &request, feed, progress)
         });
         let taken = async {
             source.take_frames(reader).await;
@@ -206,6 +222,20 @@ impl Imports {
     }
 }
 
+/// Brings staged imports to their end that the machine's end had cut off, and tells what could not be. Blocks.
+pub(crate) fn recover() -> Vec<String> {
+    let recovered = pyro_archive::extract::recover(&ledger()).into_iter();
+    let failed = recovered.filter_map(|one| {
+        let error = one.outcome.err()?;
+        Some(format!("{}: {error}", one.path.display()))
+    });
+    failed.collect()
+}
+
+fn ledger() -> Ledger {
+    Ledger::new(PathBuf::from(STAGED))
+}
+
 /// What became of an archive.
 pub(super) struct Unpacked {
     destination: String,
@@ -275,6 +305,7 @@ async fn tell<W: AsyncWrite + Unpin>(
 
 fn tree(
     workspace: &Path,
+    noting: Option<&Noting>,
     request: &TreeImport,
     feed: Feed,
     progress: &Progress,
@@ -313,21 +344,22 @@ fn tree(
     };
     if request.staged {
         let replacing = Replacing::AllButDirectories;
-        return staged(
-            &place,
+        let staging = Staging {
+            noting,
             options,
             compression,
             replacing,
-            feed,
-            progress,
-            request.sha256,
-        );
+            sha256: request.sha256,
+            edits_bytes: request.edits_bytes,
+        };
+        return staged(&place, &staging, feed, progress);
     }
     in_place(&place, options, compression, feed, progress)
 }
 
 fn extract(
     workspace: &Path,
+    noting: Option<&Noting>,
     request: &ExtractArchive,
     feed: Feed,
     progress: &Progress,
@@ -342,38 +374,55 @@ fn extract(
         max_entries: MAX_IMPORT_ENTRIES,
         ..Options::import()
     };
-    let replacing = Replacing::ItsKind;
-    staged(
-        &place,
+    let staging = Staging {
+        noting,
         options,
-        Compression::Auto,
-        replacing,
-        feed,
-        progress,
-        None,
-    )
+        compression: Compression::Auto,
+        replacing: Replacing::ItsKind,
+        sha256: None,
+        edits_bytes: 0,
+    };
+    staged(&place, &staging, feed, progress)
+}
+
+/// How a staged import is made.
+struct Staging<'a> {
+    noting: Option<&'a Noting>,
+    options: Options,
+    compression: Compression,
+    replacing: Replacing,
+    sha256: Option<[u8; 32]>,
+    edits_bytes: u64,
 }
 
 fn staged(
     place: &Place,
-    options: Options,
-    compression: Compression,
-    replacing: Replacing,
-    feed: Feed,
+    staging: &Staging<'_>,
+    mut feed: Feed,
     progress: &Progress,
-    sha256: Option<[u8; 32]>,
 ) -> Outcome<Unpacked> {
     let told = |error: ExtractError| fault::reply(&error);
-    let stage = Stage::open(place.root_held_anew()?, place.relative().clone()).map_err(told)?;
-    let mut extractor = stage.extractor(options, progress).map_err(told)?;
-    let digest = unpack(&mut extractor, compression, feed).map_err(told)?;
+    let (root, destination) = (place.root_held_anew()?, place.relative().clone());
+    let mut stage = match staging.noting {
+        Some(noting) => Stage::open_noted(root, destination, noting),
+        None => Stage::open(root, destination),
+    }
+    .map_err(told)?;
+    if staging.edits_bytes > 0 {
+        stage
+            .take_edits(&mut feed, staging.edits_bytes, MAX_IMPORT_ENTRIES)
+            .map_err(told)?;
+    }
+    let sha256 = staging.sha256;
+    let mut extractor = stage.extractor(staging.options, progress).map_err(told)?;
+    let digest = unpack(&mut extractor, staging.compression, feed).map_err(told)?;
     if sha256.is_some() && digest != sha256 {
         return Err(ErrorReply::new(
             ErrorCode::DigestMismatch,
             "the archive is not the one with this `sha256`; nothing was changed",
         ));
     }
-    let summary = stage.commit(extractor, replacing).map_err(told)?;
+    let summary = stage.commit(extractor, staging.replacing).map_err(told)?;
     Ok(Unpacked::new(&place.shown(), &summary))
 }
 

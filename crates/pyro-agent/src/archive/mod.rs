@@ -21,7 +21,7 @@ use pyro_protocol::limits::MAX_EXPORTS;
 use tokio::sync::Semaphore;
 
 use crate::files::Files;
-pub(crate) use import::Imports;
+pub(crate) use import::{Imports, recover};
 
 /// Where archives that must be whole before they are sent are kept: on the machine's disk.
 const SPOOL: &str = "/var/lib/pyro/archives";

@@ -135,7 +135,12 @@ async fn serve_until_power_off(
     let mut agent = Agent::with_settings(boot, of_machine(disk, cgroups))
         .map_err(|source| Fault::agent(format!("starting the reaper: {source}")))?;
     if let Some((kept, layers)) = trees {
-        agent = agent.keeping_trees(kept).above_image(layers);
+        // Before anybody looks at the trees.
+        tell_what_stays(&crate::archive::recover());
+        agent = agent
+            .keeping_trees(kept)
+            .above_image(layers)
+            .noting_imports();
     }
     let sessions = async {
         let Some(port) = &mut port else {
@@ -175,6 +180,17 @@ async fn serve_until_power_off(
         fault = sessions => fault,
         never = connections => match never {},
         end_by = power_off => end_by,
+    }
+}
+
+/// Writes to the console which imports that were cut off could not be brought to their end.
+#[expect(
+    clippy::print_stderr,
+    reason = "at this point there is nobody else to tell"
+)]
+fn tell_what_stays(imports: &[String]) {
+    for import in imports {
+        eprintln!("pyro-agent: an import that was cut off stays as it is: {import}");
     }
 }
 

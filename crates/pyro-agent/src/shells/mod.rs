@@ -59,9 +59,20 @@ impl Shells {
         R: AsyncRead + Unpin + 'static,
         W: AsyncWrite + Unpin,
     {
-        if let ShellRequest::Attach { shell_id, cursor } = request {
+        if let ShellRequest::Attach {
+            shell_id,
+            cursor,
+            closes,
+        } = request
+        {
             return match self.find(&shell_id) {
-                Ok(shell) => attach::attach(&shell, cursor, reader, writer).await,
+                Ok(shell) => {
+                    let attached = attach::attach(&shell, cursor, reader, writer).await;
+                    if closes && self.forget(&shell) {
+                        close::close(&shell).await;
+                    }
+                    attached
+                }
                 Err(error) => wire::write_line(writer, &error).await,
             };
         }
@@ -119,6 +130,18 @@ impl Shells {
             ShellRequest::Wait(order) => self.wait(&order).await,
             ShellRequest::Attach { .. } => unreachable!("answered with frames"),
         }
+    }
+
+    /// Takes a shell from the list; whether it was still there, and not another one of its name.
+    fn forget(&self, shell: &Rc<Shell>) -> bool {
+        let mut open = self.open.borrow_mut();
+        let is_there = open
+            .get(shell.id())
+            .is_some_and(|there| Rc::ptr_eq(there, shell));
+        if is_there {
+            open.remove(shell.id());
+        }
+        is_there
     }
 
     async fn wait(&self, order: &WaitShell) -> Result<Value, ErrorReply> {

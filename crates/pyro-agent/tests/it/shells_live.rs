@@ -121,8 +121,12 @@ struct Attached {
 
 impl Attached {
     async fn to(guest: &Guest, id: &str, cursor: u64) -> Self {
-        let (mut reader, mut writer) = split(guest.connect());
         let request = json!({"action": "attach_shell", "shell_id": id, "cursor": cursor});
+        Self::by(guest, &request).await
+    }
+
+    async fn by(guest: &Guest, request: &Value) -> Self {
+        let (mut reader, mut writer) = split(guest.connect());
         writer
             .write_all(format!("{request}\n").as_bytes())
             .await
@@ -310,5 +314,32 @@ fn a_slow_peer_is_told_what_it_missed() {
             }
         }
         assert_eq!(credit, 50_015);
+    });
+}
+
+#[test]
+fn a_shell_that_closes_with_its_peer_leaves_no_process() {
+    with_guest(async |guest: Guest| {
+        guest.open_shell("a", json!({})).await;
+        let request = json!({"action": "attach_shell", "shell_id": "a", "closes": true});
+        let mut live = Attached::by(&guest, &request).await;
+        live.until("pyro$ ").await;
+        live.send(Kind::Stdin, b"sleep 1000 & echo p''id=$!.\n").await;
+        let mut text = live.until("pid=").await;
+        if text.ends_with("pid=") {
+            text += &live.until(".").await;
+        }
+        let told = text.rsplit_once("pid=").expect("it was told").1;
+        let (pid, _) = told.split_once('.').expect("it ends");
+        let process = format!("/proc/{pid}");
+        assert!(std::path::Path::new(&process).exists(), "{process}");
+        drop(live);
+        let until = tokio::time::Instant::now() + Duration::from_secs(10);
+        while std::path::Path::new(&process).exists() {
+            assert!(tokio::time::Instant::now() < until, "{process} goes on");
+            sleep(Duration::from_millis(10)).await;
+        }
+        let shells = guest.ask_line(r#"{"action": "list_shells"}"#).await;
+        assert_eq!(shells["shells"], json!([]));
     });
 }

@@ -146,7 +146,9 @@ mod tests {
             },
         ];
         let mut text = Vec::new();
-        edits.iter().for_each(|edit| edit.write(&mut text));
+        for edit in &edits {
+            edit.write(&mut text);
+        }
         assert_eq!(read(&text).unwrap(), edits);
     }
 

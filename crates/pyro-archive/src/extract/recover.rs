@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use rustix::fs::{Dir, FileType};
+use rustix::fs::{Dir, FileType, Mode};
 use rustix::io::Errno;
 
 use super::ExtractError;
@@ -68,7 +68,7 @@ fn bring_to_end(left: &Left) -> Result<(), ExtractError> {
     let found = rustix::fs::fstat(&stage).map_err(&failed)?;
     let is_ours = kind(&found) == FileType::Directory
         && found.st_uid == rustix::process::geteuid().as_raw()
-        && found.st_mode & 0o077 == 0;
+        && Mode::from_raw_mode(found.st_mode & 0o777) == Mode::RWXU;
     if !is_ours {
         // Somebody else has made something of that name; ours is gone.
         return Ok(());

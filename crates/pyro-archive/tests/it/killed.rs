@@ -62,7 +62,7 @@ fn change() -> (Vec<u8>, Vec<u8>) {
     let (mut forge, mut edits) = (Forge::new(), Vec::new());
     for directory in 0..DIRECTORIES {
         let root = format!("d{directory}");
-        let mode = Entry::new(b'5', &format!("{root}/")).mode(0o711);
+        let mode = Entry::new(b'5', format!("{root}/")).mode(0o711);
         forge = forge.entry(mode).file(&format!("{root}/new"), "new");
         for file in 0..FILES {
             let path = format!("{root}/f{file}");

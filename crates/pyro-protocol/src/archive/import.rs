@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::code::{ErrorCode, ErrorReply};
 use crate::files::{Target, WORKSPACE};
-use crate::limits::{MAX_IMPORT_ENTRIES, MAX_SECRETS_BODY};
+use crate::limits::{MAX_IMPORT_EDITS, MAX_IMPORT_ENTRIES, MAX_SECRETS_BODY};
 use crate::request::invalid;
 
 /// The actions of this module.
@@ -73,6 +73,8 @@ pub struct TreeImport {
     pub keep_mode: bool,
     /// Keep times of the last change; else it is now.
     pub keep_mtime: bool,
+    /// Bytes of a list of what goes, which stands before the archive: see `pyro_archive::extract::Edit`. Needs a staged import.
+    pub edits_bytes: u64,
 }
 
 impl TreeImport {
@@ -88,6 +90,7 @@ impl TreeImport {
             sha256: None,
             keep_mode: true,
             keep_mtime: true,
+            edits_bytes: 0,
         }
     }
 
@@ -100,6 +103,14 @@ impl TreeImport {
         if self.sha256.is_some() && !self.staged {
             return Err(invalid(
                 "`sha256` needs a staged import: in place it would be too late",
+            ));
+        }
+        if self.edits_bytes > MAX_IMPORT_EDITS {
+            return Err(invalid(format!("`edits_bytes` exceeds {MAX_IMPORT_EDITS}")));
+        }
+        if self.edits_bytes > 0 && !self.staged {
+            return Err(invalid(
+                "`edits_bytes` needs a staged import: in place nothing could be put back",
             ));
         }
         Ok(self)
@@ -130,6 +141,8 @@ struct TreeImportWire {
     keep_mode: bool,
     #[serde(default = "yes")]
     keep_mtime: bool,
+    #[serde(default, skip_serializing_if = "is_none")]
+    edits_bytes: u64,
 }
 
 impl TryFrom<TreeImportWire> for TreeImport {
@@ -154,6 +167,7 @@ impl TryFrom<TreeImportWire> for TreeImport {
             sha256: wire.sha256.as_deref().map(digest).transpose()?,
             keep_mode: wire.keep_mode,
             keep_mtime: wire.keep_mtime,
+            edits_bytes: wire.edits_bytes,
         })
     }
 }
@@ -173,6 +187,7 @@ impl From<TreeImport> for TreeImportWire {
             sha256: import.sha256.map(|digest| hex(&digest)),
             keep_mode: import.keep_mode,
             keep_mtime: import.keep_mtime,
+            edits_bytes: import.edits_bytes,
         }
     }
 }
@@ -312,6 +327,14 @@ fn decode<T: for<'de> Deserialize<'de>>(value: Value) -> Result<T, ErrorReply> {
     serde_json::from_value(value).map_err(|error| invalid(format!("malformed request: {error}")))
 }
 
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands out a reference"
+)]
+fn is_none(bytes: &u64) -> bool {
+    *bytes == 0
+}
+
 fn yes() -> bool {
     true
 }
@@ -364,6 +387,7 @@ mod tests {
             owner: ImportOwner::Numbers { uid: 1, gid: 2 },
             sha256: Some([0xa7; 32]),
             max_bytes: Some(5),
+            edits_bytes: 7,
             ..TreeImport::workspace()
         };
         let json = serde_json::to_value(&import).unwrap();
@@ -387,6 +411,10 @@ mod tests {
             ),
             (r#""tree_import", "max_bytes": -1"#, "invalid value"),
             (
+                r#""tree_import", "edits_bytes": 99999999999"#,
+                "`edits_bytes` exceeds",
+            ),
+            (
                 r#""tree_import", "destination": """#,
                 "`destination` must have",
             ),
@@ -407,6 +435,13 @@ mod tests {
             let told = error.error.contains(part) || part == "owner";
             assert!(told, "{fields}: {}", error.error);
         }
+        let line = r#"{"action": "tree_import", "edits_bytes": 3, "staged": false}"#;
+        assert!(
+            parse(line)
+                .unwrap_err()
+                .error
+                .contains("`edits_bytes` needs a staged")
+        );
         let digest = "ab".repeat(32);
         let line = format!(r#"{{"action": "tree_import", "sha256": "{digest}", "staged": false}}"#);
         let error = parse(&line).unwrap_err();

@@ -118,6 +118,8 @@ pub fn apply_to_checkout(
         .settings(drivers)
         .args(arguments)
         .input(patch)
+        // Half of a patch is not to be read, nor is Git to die of telling nobody, in the midst of the files.
+        .outliving_us()
         .output(MAX_ANSWER)?;
     Ok(report(&ended, &paths, mode))
 }

@@ -21,6 +21,7 @@ mod place;
 mod recode;
 pub mod seed;
 pub mod stream;
+mod unfinished;
 pub mod unpack;
 mod walk;
 
@@ -36,4 +37,5 @@ pub use pyro_protocol::index::TreeDigest;
 pub use seed::{
     Largest, OpenSeed, SeedHost, SeedLimits, SeedMode, SeedPreview, SeedSize, SeedSource,
 };
+pub use unfinished::Unfinished;
 pub use unpack::{Artifact, Overwrite, UnpackOptions, Unpacked, unpack_single, unpack_tree};

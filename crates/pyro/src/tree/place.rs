@@ -7,16 +7,21 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use pyro_archive::beneath::DIRECTORY;
-use rustix::fs::{AtFlags, FileType, Mode, RenameFlags};
+use pyro_archive::extract::ledger::{Left, Record};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
-use tempfile::TempDir;
 
 use super::TreeError;
+use super::unfinished::Unfinished;
 use super::unpack::Overwrite;
+
+/// What the names of hidden directories begin with.
+pub(super) const HIDDEN: &str = ".pyro-";
 
 /// Name of what is made, in its hidden directory.
 const NEW: &str = "new";
@@ -32,17 +37,23 @@ pub(super) struct Place {
     shown: PathBuf,
     parent: OwnedFd,
     name: OsString,
-    hidden: Option<TempDir>,
+    hidden: PathBuf,
     directory: OwnedFd,
-    /// The highest directory that was made for it.
-    made: Option<PathBuf>,
+    /// The directories that were made for it, the highest first.
+    made: Vec<PathBuf>,
     counts: bool,
+    /// Goes when the hidden directory is gone.
+    _record: Record,
 }
 
 impl Place {
     /// Opens the place `path`, making the directories that lead to it. What stands there is
     /// checked before anything is made.
-    pub(super) fn open(path: &Path, overwrite: Overwrite) -> Result<Self, TreeError> {
+    pub(super) fn open(
+        path: &Path,
+        overwrite: Overwrite,
+        unfinished: &Unfinished,
+    ) -> Result<Self, TreeError> {
         let absolute = std::path::absolute(path).map_err(TreeError::io("find", path))?;
         let (Some(above), Some(name)) = (absolute.parent(), absolute.file_name()) else {
             return Err(TreeError::InTheWay {
@@ -55,33 +66,27 @@ impl Place {
                 path: path.to_owned(),
             });
         }
-        let made = make(above)?;
-        Self::beside(path, above, name, made.clone())
-            .inspect_err(|_| unmake(made.as_deref(), above))
-    }
-
-    fn beside(
-        shown: &Path,
-        above: &Path,
-        name: &OsStr,
-        made: Option<PathBuf>,
-    ) -> Result<Self, TreeError> {
-        let parent = rustix::fs::open(above, DIRECTORY, Mode::empty())
-            .map_err(TreeError::io("open", above))?;
-        let hidden = tempfile::Builder::new()
-            .prefix(".pyro-")
-            .tempdir_in(above)
-            .map_err(TreeError::io("make a directory in", above))?;
-        let directory = rustix::fs::open(hidden.path(), DIRECTORY, Mode::empty())
-            .map_err(TreeError::io("open", hidden.path()))?;
+        let made = missing(above);
+        let record = unfinished
+            .note_place(&absolute, made.len())
+            .map_err(TreeError::io("note what is made for", path))?;
+        let opened = make(above).and_then(|()| beside(above, record.name()));
+        let (parent, directory) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                unmake(&made);
+                return Err(error);
+            }
+        };
         Ok(Self {
-            shown: shown.to_owned(),
+            shown: path.to_owned(),
             parent,
             name: name.to_owned(),
-            hidden: Some(hidden),
+            hidden: above.join(record.name()),
             directory,
             made,
             counts: false,
+            _record: record,
         })
     }
 
@@ -172,20 +177,56 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(hidden) = self.hidden.take() {
-            // After an exchange it holds what stood there, which may be closed to its owner.
-            let path = hidden.keep();
-            remove(&path);
-        }
-        if !self.counts
-            && let Some(above) = std::path::absolute(&self.shown)
-                .ok()
-                .as_deref()
-                .and_then(Path::parent)
-        {
-            unmake(self.made.as_deref(), above);
+        // After an exchange it holds what stood there, which may be closed to its owner.
+        remove(&self.hidden);
+        if !self.counts {
+            unmake(&self.made);
         }
     }
+}
+
+/// Removes what a process that died left of a place: its hidden directory, and the directories that it made. Something that was in the
+/// place and is in neither place is put back.
+pub(super) fn clear(left: &Left) -> rustix::io::Result<()> {
+    let mut fields = left.below.splitn(2, |byte| *byte == b'/');
+    let made = fields
+        .next()
+        .and_then(|made| std::str::from_utf8(made).ok());
+    let made: usize = made.and_then(|made| made.parse().ok()).unwrap_or(0);
+    let name = OsStr::from_bytes(fields.next().unwrap_or_default());
+    let parent = match rustix::fs::open(&left.at, DIRECTORY, Mode::empty()) {
+        Ok(parent) => parent,
+        // Not even that was made, or it is gone.
+        Err(Errno::NOENT | Errno::NOTDIR) => {
+            unmake_above(&left.at, made);
+            return Ok(());
+        }
+        Err(errno) => return Err(errno),
+    };
+    let flags = DIRECTORY | OFlags::NOFOLLOW;
+    match rustix::fs::openat(&parent, &left.name, flags, Mode::empty()) {
+        Ok(hidden) => {
+            let found = rustix::fs::fstat(&hidden)?;
+            let is_ours = found.st_uid == rustix::process::geteuid().as_raw()
+                && Mode::from_raw_mode(found.st_mode & 0o777) == Mode::RWXU;
+            if is_ours {
+                let put_back = RenameFlags::NOREPLACE;
+                match rustix::fs::renameat_with(&hidden, OLD, &parent, name, put_back) {
+                    // Nothing was taken from there, or something has its place.
+                    Ok(()) | Err(Errno::NOENT | Errno::EXIST) => {}
+                    Err(errno) => return Err(errno),
+                }
+                remove(&left.at.join(&left.name));
+            }
+        }
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+        Err(errno) => return Err(errno),
+    }
+    let there = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW);
+    if let Err(Errno::NOENT) = there {
+        unmake_above(&left.at, made);
+    }
+    Ok(())
 }
 
 /// Writes all that `content` gives to the file `path`, which has it as a whole or is as it was.
@@ -199,13 +240,11 @@ pub fn write_file_atomically(
     path: &Path,
     content: &mut impl Read,
     overwrite: Overwrite,
+    unfinished: &Unfinished,
 ) -> Result<u64, TreeError> {
-    let place = Place::open(path, overwrite)?;
+    let place = Place::open(path, overwrite, unfinished)?;
     place.check_replaceable()?;
-    let flags = rustix::fs::OFlags::WRONLY
-        | rustix::fs::OFlags::CREATE
-        | rustix::fs::OFlags::EXCL
-        | rustix::fs::OFlags::CLOEXEC;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     // As the user's mask has it.
     let mode = Mode::from_raw_mode(0o666);
     let file = rustix::fs::openat(place.hidden(), NEW, flags, mode)
@@ -240,33 +279,47 @@ fn copy(content: &mut impl Read, file: &mut File, path: &Path) -> Result<u64, Tr
     }
 }
 
-/// Makes the directory `path` with those above it; the highest that did not exist.
-fn make(path: &Path) -> Result<Option<PathBuf>, TreeError> {
-    let missing = path
-        .ancestors()
-        .take_while(|above| above.symlink_metadata().is_err())
-        .last()
-        .map(Path::to_owned);
-    std::fs::create_dir_all(path).map_err(|source| {
-        unmake(missing.as_deref(), path);
-        TreeError::io("make", path)(source)
-    })?;
-    Ok(missing)
+/// Opens the directory `above`, and makes the hidden one in it.
+fn beside(above: &Path, hidden: &OsStr) -> Result<(OwnedFd, OwnedFd), TreeError> {
+    let parent =
+        rustix::fs::open(above, DIRECTORY, Mode::empty()).map_err(TreeError::io("open", above))?;
+    rustix::fs::mkdirat(&parent, hidden, Mode::RWXU)
+        .map_err(TreeError::io("make a directory in", above))?;
+    let directory =
+        rustix::fs::openat(&parent, hidden, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())
+            .map_err(TreeError::io("open", &above.join(hidden)))?;
+    Ok((parent, directory))
 }
 
-/// Takes away the directories from `path` up to `highest`, as far as they are empty.
-fn unmake(highest: Option<&Path>, path: &Path) {
-    let Some(highest) = highest else { return };
-    for above in path.ancestors() {
-        if !above.starts_with(highest) {
-            return;
-        }
-        match std::fs::remove_dir(above) {
+/// The directories of `path` that are not there, the highest first.
+fn missing(path: &Path) -> Vec<PathBuf> {
+    let above = path.ancestors();
+    let missing = above.take_while(|above| above.symlink_metadata().is_err());
+    let mut missing: Vec<PathBuf> = missing.map(Path::to_owned).collect();
+    missing.reverse();
+    missing
+}
+
+fn make(path: &Path) -> Result<(), TreeError> {
+    std::fs::create_dir_all(path).map_err(TreeError::io("make", path))
+}
+
+/// Takes away directories that were made, as far as they are empty.
+fn unmake(made: &[PathBuf]) {
+    for path in made.iter().rev() {
+        match std::fs::remove_dir(path) {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(_) => return,
         }
     }
+}
+
+/// The same for the last `count` directories of a path.
+fn unmake_above(path: &Path, count: usize) {
+    let mut made: Vec<PathBuf> = path.ancestors().take(count).map(Path::to_owned).collect();
+    made.reverse();
+    unmake(&made);
 }
 
 /// Removes a tree, opening the directories that are closed to their owner.

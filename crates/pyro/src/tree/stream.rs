@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::pipe::{self, joined};
 use super::seed::{OpenSeed, SeedLimits};
+use super::unfinished::Unfinished;
 use super::unpack::{UnpackOptions, Unpacked, unpack_single, unpack_tree};
 use super::{PackLimits, SeedSummary, TreeError, pack_paths};
 
@@ -72,8 +73,10 @@ pub fn pack_some(
 pub fn receive_tree(
     destination: PathBuf,
     options: UnpackOptions,
+    unfinished: Unfinished,
 ) -> Result<(Sink, Work<Unpacked>), TreeError> {
-    let (sink, thread) = pipe::receive(move |tar| unpack_tree(tar, &destination, &options))?;
+    let (sink, thread) =
+        pipe::receive(move |tar| unpack_tree(tar, &destination, &options, &unfinished))?;
     Ok((sink, Work(thread)))
 }
 
@@ -85,8 +88,10 @@ pub fn receive_tree(
 pub fn receive_single(
     output: PathBuf,
     options: UnpackOptions,
+    unfinished: Unfinished,
 ) -> Result<(Sink, Work<Unpacked>), TreeError> {
-    let (sink, thread) = pipe::receive(move |tar| unpack_single(tar, &output, &options))?;
+    let (sink, thread) =
+        pipe::receive(move |tar| unpack_single(tar, &output, &options, &unfinished))?;
     Ok((sink, Work(thread)))
 }
 
@@ -98,8 +103,10 @@ pub fn receive_single(
 pub fn receive_file(
     path: PathBuf,
     overwrite: super::Overwrite,
+    unfinished: Unfinished,
 ) -> Result<(Sink, Work<u64>), TreeError> {
-    let (sink, thread) =
-        pipe::receive(move |bytes| super::write_file_atomically(&path, bytes, overwrite))?;
+    let (sink, thread) = pipe::receive(move |bytes| {
+        super::write_file_atomically(&path, bytes, overwrite, &unfinished)
+    })?;
     Ok((sink, Work(thread)))
 }

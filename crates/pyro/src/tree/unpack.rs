@@ -19,6 +19,7 @@ use serde::Serialize;
 
 use super::TreeError;
 use super::place::Place;
+use super::unfinished::Unfinished;
 
 /// What is taken of a mode: no set-id or sticky bits.
 const MODE: u32 = 0o777;
@@ -82,17 +83,18 @@ pub fn unpack_tree(
     reader: &mut impl Read,
     destination: &Path,
     options: &UnpackOptions,
+    unfinished: &Unfinished,
 ) -> Result<Unpacked, TreeError> {
     let merges = options.overwrite == Overwrite::Merge && destination.is_dir();
     if merges {
-        return merge(reader, destination, options);
+        return merge(reader, destination, options, unfinished);
     }
     let overwrite = match options.overwrite {
         // There is nothing to merge with.
         Overwrite::Merge => Overwrite::Refuse,
         overwrite @ (Overwrite::Refuse | Overwrite::Replace) => overwrite,
     };
-    let place = Place::open(destination, overwrite)?;
+    let place = Place::open(destination, overwrite, unfinished)?;
     rustix::fs::mkdirat(place.hidden(), Place::new_name(), DIRECTORY_MODE)
         .map_err(TreeError::io("make", destination))?;
     let new = || -> Result<OwnedFd, TreeError> {
@@ -133,8 +135,9 @@ pub fn unpack_single(
     reader: &mut impl Read,
     output: &Path,
     options: &UnpackOptions,
+    unfinished: &Unfinished,
 ) -> Result<Unpacked, TreeError> {
-    let place = Place::open(output, options.overwrite)?;
+    let place = Place::open(output, options.overwrite, unfinished)?;
     let failed = |source| unpack_error(output, source);
     let read = |source: ReadError| failed(ExtractError::Archive(source));
     let hidden = place.hidden().try_clone();
@@ -184,11 +187,13 @@ fn merge(
     reader: &mut impl Read,
     destination: &Path,
     options: &UnpackOptions,
+    unfinished: &Unfinished,
 ) -> Result<Unpacked, TreeError> {
     let root = Root::open(destination).map_err(TreeError::io("open", destination))?;
     let failed = |source| unpack_error(destination, source);
     let progress = Progress::default();
-    let stage = Stage::open(root, Relative::root()).map_err(failed)?;
+    let noting = unfinished.of_merges();
+    let stage = Stage::open_noted(root, Relative::root(), &noting).map_err(failed)?;
     let mut extractor = stage
         .extractor(extract_options(options), &progress)
         .map_err(failed)?;

@@ -107,6 +107,7 @@ impl Workspace {
             return Err(Error::invalid("the output has no name", "give a path"));
         }
         let output = crate::absolute::absolute(output)?;
+        self.pyro.finish_unfinished().await;
         let written = match options.format {
             ExportFormat::Patch => self.export_patch(paths, &output, options.overwrite).await?,
             ExportFormat::Tree | ExportFormat::Tar | ExportFormat::TarGz => {
@@ -162,15 +163,16 @@ impl Workspace {
             max_bytes: MAX_BYTES,
             max_entries: MAX_ENTRIES,
         };
+        let unfinished = self.pyro.settings().home.unfinished();
         match (options.format, artifact_type) {
             (ExportFormat::Tree, ArtifactType::Directory) => {
-                let (sink, work) = receive_tree(output.to_owned(), unpack)?;
+                let (sink, work) = receive_tree(output.to_owned(), unpack, unfinished)?;
                 let unpacked = self.receive(&live, &request, sink, work).await?;
                 Ok(Written::of(unpacked, artifact_type))
             }
             (ExportFormat::Tree, ArtifactType::File | ArtifactType::Symlink) => {
                 request.include_root = false;
-                let (sink, work) = receive_single(output.to_owned(), unpack)?;
+                let (sink, work) = receive_single(output.to_owned(), unpack, unfinished)?;
                 let unpacked = self.receive(&live, &request, sink, work).await?;
                 Ok(Written::of(unpacked, artifact_type))
             }
@@ -185,7 +187,7 @@ impl Workspace {
                 "export something else",
             )),
             (ExportFormat::Tar | ExportFormat::TarGz | ExportFormat::Patch, _) => {
-                let (sink, work) = receive_file(output.to_owned(), options.overwrite)?;
+                let (sink, work) = receive_file(output.to_owned(), options.overwrite, unfinished)?;
                 let (end, bytes) = self.receive_counted(&live, &request, sink, work).await?;
                 Ok(Written {
                     entries: end,
@@ -211,7 +213,8 @@ impl Workspace {
             })
             .await?;
         let entries = diffed.summary.total as u64;
-        let (mut sink, work) = receive_file(output.to_owned(), overwrite)?;
+        let unfinished = self.pyro.settings().home.unfinished();
+        let (mut sink, work) = receive_file(output.to_owned(), overwrite, unfinished)?;
         let sent = async {
             sink.write_all(&diffed.patch).await?;
             sink.finish().await

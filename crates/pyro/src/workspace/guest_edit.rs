@@ -1,18 +1,19 @@
-//! Several changes in a guest that count together: what one of them fails at is taken back.
-//!
-//! Files that go are moved aside first, into a hidden directory of the workspace, and removed when all is done.
+//! Several changes in a guest that count together: one request carries all of them out, or none.
 
+use base64::Engine as _;
+use pyro_archive::extract::Edit;
 use pyro_archive::tar::header::{Kind, Member, Time};
 use pyro_archive::tar::write::Writer;
-use pyro_protocol::archive::import::TreeImport;
-use serde_json::{Value, json};
+use pyro_protocol::archive::import::{ImportEnd, TreeImport};
+use pyro_protocol::files::Target;
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::Workspace;
-use super::jobs::ask;
 use super::live::Live;
 use crate::error::Error;
-use crate::machine::new_id;
 use crate::transfer;
+use crate::{Progress, ProgressSink};
 
 /// Something to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,111 +24,95 @@ pub(super) enum Put {
     Symlink(Vec<u8>),
 }
 
-/// Changes that are being made.
-pub(super) struct GuestEdit<'a> {
-    workspace: &'a Workspace,
-    live: &'a Live,
-    aside: String,
-    has_aside: bool,
-    moved: Vec<(Vec<u8>, Vec<u8>)>,
+/// Changes that are to be made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct GuestEdit {
+    edits: Vec<u8>,
     puts: Vec<(Vec<u8>, Put)>,
 }
 
-impl<'a> GuestEdit<'a> {
-    pub(super) fn new(workspace: &'a Workspace, live: &'a Live) -> Self {
-        Self {
-            workspace,
-            live,
-            aside: format!(".pyro-aside-{}", new_id()),
-            has_aside: false,
-            moved: Vec::new(),
-            puts: Vec::new(),
-        }
-    }
-
-    /// Writes something, with those that are put next to it at once.
+impl GuestEdit {
+    /// Writes something. Directories above it are made.
     pub(super) fn put(&mut self, path: Vec<u8>, put: Put) {
         self.puts.push((path, put));
     }
 
     /// Removes what is at a path.
-    pub(super) async fn remove(&mut self, path: &[u8]) -> Result<(), Error> {
-        self.flush().await?;
-        if !self.has_aside {
-            let made = json!({"action": "file_mkdir", "path": self.aside});
-            self.ask(&made).await?;
-            self.has_aside = true;
-        }
-        let to = format!("{}/{}", self.aside, self.moved.len()).into_bytes();
-        self.rename_now(path.to_vec(), to).await
+    pub(super) fn remove(&mut self, path: &[u8]) {
+        let path = path.to_vec();
+        Edit::Remove { path, prune: false }.write(&mut self.edits);
     }
 
-    /// Gives what is at a path another one, where nothing is. Directories above it are made.
-    pub(super) async fn rename(&mut self, from: &[u8], to: &[u8]) -> Result<(), Error> {
-        self.flush().await?;
-        self.rename_now(from.to_vec(), to.to_vec()).await
+    /// Removes what is at a path, and the directories above it that hold nothing then.
+    pub(super) fn remove_and_prune(&mut self, path: &[u8]) {
+        let path = path.to_vec();
+        Edit::Remove { path, prune: true }.write(&mut self.edits);
     }
 
-    async fn rename_now(&mut self, from: Vec<u8>, to: Vec<u8>) -> Result<(), Error> {
-        let mut request = json!({"action": "file_rename", "create_parents": true});
-        named(&mut request, "path", &from);
-        named(&mut request, "to", &to);
-        self.ask(&request).await?;
-        self.moved.push((from, to));
-        Ok(())
+    /// Gives what is at a path another one, where nothing is, unless something is put there. The directories above its old one go as
+    /// with a removal.
+    pub(super) fn rename(&mut self, from: &[u8], to: &[u8]) {
+        let (from, to) = (from.to_vec(), to.to_vec());
+        Edit::Move { from, to }.write(&mut self.edits);
     }
 
-    /// Writes what was put. It counts as a whole or not at all.
-    async fn flush(&mut self) -> Result<(), Error> {
-        if self.puts.is_empty() {
+    /// Makes all of it, in the workspace's directory.
+    ///
+    /// # Errors
+    /// Nothing is changed if not all of it can be.
+    pub(super) async fn commit(self, workspace: &Workspace, live: &Live) -> Result<(), Error> {
+        if self == Self::default() {
             return Ok(());
         }
-        let archive = archive(&std::mem::take(&mut self.puts));
-        let request = transfer::action("tree_import", &TreeImport::workspace())?;
-        let sent = match self.live.call(&request).await {
-            Ok(mut call) => transfer::send(&mut call, archive.as_slice(), |_| {}).await,
+        let archive = archive(&self.puts);
+        let target = TreeImport::workspace().destination;
+        let quiet = crate::progress::ignore();
+        let only = Self {
+            edits: self.edits,
+            puts: Vec::new(),
+        };
+        only.commit_with(workspace, live, target, archive.as_slice(), &quiet)
+            .await
+            .map(drop)
+    }
+
+    /// Makes all of it, with what an archive brings, in the directory `target`. Nothing may be put besides.
+    pub(super) async fn commit_with(
+        self,
+        workspace: &Workspace,
+        live: &Live,
+        target: Target,
+        archive: impl AsyncRead,
+        progress: &ProgressSink,
+    ) -> Result<ImportEnd, Error> {
+        let import = TreeImport {
+            destination: target,
+            edits_bytes: self.edits.len() as u64,
+            ..TreeImport::workspace()
+        };
+        let request = transfer::action("tree_import", &import)?;
+        let told = progress.clone();
+        let sent = match live.call(&request).await {
+            Ok(mut call) => {
+                transfer::send(&mut call, self.edits.chain(archive), move |done| {
+                    told(Progress::Bytes {
+                        what: "sync".into(),
+                        done: done.bytes,
+                        total: None,
+                    });
+                })
+                .await
+            }
             Err(error) => Err(error),
         };
-        self.workspace.explained(self.live, sent).await.map(drop)
-    }
-
-    /// Makes all of it count.
-    pub(super) async fn commit(mut self) -> Result<(), Error> {
-        if let Err(error) = self.flush().await {
-            self.undo().await;
-            return Err(error);
-        }
-        if self.has_aside {
-            let gone = json!({"action": "file_remove", "path": self.aside, "recursive": true});
-            self.ask(&gone).await?;
-        }
-        self.workspace.sync(self.live).await
-    }
-
-    /// Puts back what was moved. What was written before stays written: callers write last.
-    pub(super) async fn undo(mut self) {
-        while let Some((from, to)) = self.moved.pop() {
-            let mut request = json!({"action": "file_rename", "create_parents": true});
-            named(&mut request, "path", &to);
-            named(&mut request, "to", &from);
-            // The one before can be put back even if this one cannot.
-            let _ = self.ask(&request).await;
-        }
-        if self.has_aside {
-            let gone = json!({"action": "file_remove", "path": self.aside, "recursive": true});
-            let _ = self.ask(&gone).await;
-        }
-    }
-
-    async fn ask(&self, request: &Value) -> Result<Value, Error> {
-        let answered = ask::<Value>(self.live, request).await;
-        self.workspace.explained(self.live, answered).await
+        let end = workspace.explained(live, sent).await?;
+        workspace.sync(live).await?;
+        Ok(end)
     }
 }
 
 /// Puts a path into a request: as text, or in base64 if it is none.
 pub(super) fn named(request: &mut Value, name: &str, path: &[u8]) {
-    use base64::Engine as _;
     if let Ok(text) = std::str::from_utf8(path) {
         request[name] = text.into();
     } else {

@@ -1,8 +1,11 @@
 //! Patches applied to a workspace: worked out on the host against what the guest has, then carried out as a whole.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use pyro_patch::apply::{Failure, Fuzz, HunkReport, HunkStatus, Misfit, Whitespace};
 use pyro_patch::parse;
+use pyro_patch::path::PatchPath;
 use pyro_patch::plan::{self, Entry, FileReport, FileStatus, Operation, Plan, PlanError, Report};
 use pyro_protocol::code::ErrorCode;
 use pyro_protocol::files::{ArtifactType, FileEntry, FilePage, FileText};
@@ -240,98 +243,63 @@ impl Workspace {
     }
 
     async fn carry_out(&self, live: &Live, plan: &Plan) -> Result<(), Error> {
-        let mut edit = GuestEdit::new(self, live);
+        let mut edit = GuestEdit::default();
+        // Where a file is, which may be another place than it comes to; nowhere if another one leaves that place to it.
+        let mut places: BTreeMap<&[u8], Option<&[u8]>> = BTreeMap::new();
         for operation in &plan.operations {
-            let done = match operation {
-                Operation::Remove { path } => edit.remove(path.as_bytes()).await,
-                Operation::Rename { from, to } => edit.rename(from.as_bytes(), to.as_bytes()).await,
+            if let Operation::Rename { from, to } = operation {
+                places.insert(to.as_bytes(), Some(from.as_bytes()));
+                places.entry(from.as_bytes()).or_insert(None);
+            }
+        }
+        let place = |path: &PatchPath| -> Option<Vec<u8>> {
+            let path = path.as_bytes();
+            let there = places.get(path).copied().unwrap_or(Some(path));
+            there.map(<[u8]>::to_vec)
+        };
+        for operation in &plan.operations {
+            match operation {
+                Operation::Remove { path } => edit.remove_and_prune(path.as_bytes()),
+                Operation::Rename { from, to } => edit.rename(from.as_bytes(), to.as_bytes()),
                 Operation::Write {
                     path,
                     content,
                     executable,
                 } => {
-                    let mode = self.mode_for(live, path.as_bytes(), *executable).await;
-                    edit.put(
-                        path.as_bytes().to_vec(),
-                        Put::File {
-                            content: content.clone(),
-                            mode,
-                        },
-                    );
-                    Ok(())
+                    let mode = self.mode_for(live, place(path), *executable).await;
+                    let content = content.clone();
+                    edit.put(path.as_bytes().to_vec(), Put::File { content, mode });
                 }
                 Operation::Symlink { path, target } => {
                     edit.put(path.as_bytes().to_vec(), Put::Symlink(target.clone()));
-                    Ok(())
                 }
                 Operation::SetMode { path, executable } => {
-                    match read(live, path.as_bytes()).await {
-                        Ok(content) => {
-                            let mode = self.mode_for(live, path.as_bytes(), *executable).await;
-                            edit.put(path.as_bytes().to_vec(), Put::File { content, mode });
-                            Ok(())
-                        }
-                        Err(error) => Err(error),
-                    }
+                    let there = place(path).unwrap_or_else(|| path.as_bytes().to_vec());
+                    let content = self.explained(live, read(live, &there).await).await?;
+                    let mode = self.mode_for(live, Some(there), *executable).await;
+                    edit.put(path.as_bytes().to_vec(), Put::File { content, mode });
                 }
-            };
-            if let Err(error) = done {
-                edit.undo().await;
-                return self.explained(live, Err(error)).await;
             }
         }
-        let removed: Vec<&[u8]> = plan
-            .operations
-            .iter()
-            .filter_map(|operation| match operation {
-                Operation::Remove { path } | Operation::Rename { from: path, .. } => {
-                    Some(path.as_bytes())
-                }
-                Operation::Write { .. } | Operation::Symlink { .. } | Operation::SetMode { .. } => {
-                    None
-                }
-            })
-            .collect();
-        edit.commit().await?;
-        self.remove_empty_parents(live, &removed).await;
-        Ok(())
+        edit.commit(self, live).await
     }
 
     /// The permission bits of a file that is written: those it has, executable or not as the patch says.
-    async fn mode_for(&self, live: &Live, path: &[u8], executable: bool) -> u32 {
-        let mut request = json!({"action": "file_stat"});
-        named(&mut request, "path", path);
-        let mode = match ask::<FileEntry>(live, &request).await {
-            Ok(entry) if entry.artifact_type == ArtifactType::File => entry.mode & 0o777,
-            _ => 0o644,
-        };
+    async fn mode_for(&self, live: &Live, path: Option<Vec<u8>>, executable: bool) -> u32 {
+        let mut mode = 0o644;
+        if let Some(path) = path {
+            let mut request = json!({"action": "file_stat"});
+            named(&mut request, "path", &path);
+            if let Ok(entry) = ask::<FileEntry>(live, &request).await
+                && entry.artifact_type == ArtifactType::File
+            {
+                mode = entry.mode & 0o777;
+            }
+        }
         if executable {
             mode | ((mode & 0o444) >> 2)
         } else {
             mode & !0o111
-        }
-    }
-
-    /// Removes directories that a patch has emptied, because Git knows no empty ones.
-    async fn remove_empty_parents(&self, live: &Live, removed: &[&[u8]]) {
-        for path in removed {
-            let mut rest = *path;
-            while let Some(at) = rest.iter().rposition(|byte| *byte == b'/') {
-                rest = &rest[..at];
-                let mut request = json!({"action": "file_list", "limit": 1});
-                named(&mut request, "path", rest);
-                let empty = ask::<FilePage>(live, &request).await.is_ok_and(|page| {
-                    page.artifact_type == ArtifactType::Directory && page.entries.is_empty()
-                });
-                if !empty {
-                    break;
-                }
-                let mut request = json!({"action": "file_remove", "recursive": true});
-                named(&mut request, "path", rest);
-                if ask::<Value>(live, &request).await.is_err() {
-                    break;
-                }
-            }
         }
     }
 }

@@ -21,6 +21,7 @@ impl Pyro {
     /// Every workspace, the last used first. What a process that died had begun is brought to its end before, and what has
     /// expired for longer than the grace is removed.
     pub async fn list_workspaces(&self) -> Result<WorkspaceList, Error> {
+        self.finish_unfinished().await;
         self.settle_workspaces().await?;
         let (rows, damaged) = self.db(|store| store.all()).await?;
         let mut workspaces = Vec::new();

@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use pyro_image::blocking::blocking;
 use pyro_protocol::archive::export::{Exported, TreeExport};
-use pyro_protocol::archive::import::TreeImport;
 use pyro_protocol::files::{ArtifactType, Target};
 use pyro_protocol::index::TreeEntry;
 use pyro_protocol::limits::MAX_EXPORT_PATHS;
@@ -29,7 +28,7 @@ use crate::tree::{
     LocalEntry, LocalKind, Overwrite, PackLimits, SeedHost, SeedLimits, SeedSource, SyncRules,
     UnpackOptions, hash, local_manifest,
 };
-use crate::{Progress, ProgressSink, text, transfer};
+use crate::{Progress, ProgressSink, text};
 
 /// The most changed paths that are told.
 const MAX_TOLD: usize = 1000;
@@ -185,41 +184,24 @@ impl Workspace {
         if options.dry_run {
             return Ok(sync);
         }
-        let mut edit = GuestEdit::new(self, live);
+        if deleted.is_empty() && compared.differ.is_empty() {
+            return Ok(sync);
+        }
+        let mut edit = GuestEdit::default();
         for path in &deleted {
-            let mut full = below_in_guest(below);
-            full.extend_from_slice(path);
-            if let Err(error) = edit.remove(&full).await {
-                edit.undo().await;
-                return self.explained(live, Err(error)).await;
-            }
+            edit.remove(path);
         }
-        if !compared.differ.is_empty() {
-            let limits = PackLimits {
-                max_bytes: options.limits.max_bytes,
-                max_entries: options.limits.max_entries,
-            };
-            let sent = async {
-                let (stream, work) = pack_some(source, compared.differ, limits, progress.clone())?;
-                let end = self.import(live, below, stream, progress).await;
-                let packed = work.done().await;
-                // The thread knows better why the stream ended.
-                let packed = packed?;
-                let end = end?;
-                Ok::<_, Error>((packed, end))
-            };
-            match sent.await {
-                Ok((packed, end)) => {
-                    sync.entry_count = end.entries;
-                    sync.bytes_written = packed.bytes_written;
-                }
-                Err(error) => {
-                    edit.undo().await;
-                    return Err(error);
-                }
-            }
-        }
-        edit.commit().await?;
+        let limits = PackLimits {
+            max_bytes: options.limits.max_bytes,
+            max_entries: options.limits.max_entries,
+        };
+        let (stream, work) = pack_some(source, compared.differ, limits, progress.clone())?;
+        let target = Target::workspace(below.as_bytes());
+        let end = edit.commit_with(self, live, target, stream, progress).await;
+        // The thread knows better why the stream ended.
+        let packed = work.done().await?;
+        sync.entry_count = end?.entries;
+        sync.bytes_written = packed.bytes_written;
         Ok(sync)
     }
 
@@ -270,42 +252,14 @@ impl Workspace {
             return Ok(sync);
         }
         let (stream, work) = pack_seed(Arc::new(open), limits, progress.clone())?;
-        let end = self.import(live, below, stream, progress).await;
+        let target = Target::workspace(below.as_bytes());
+        let end = GuestEdit::default()
+            .commit_with(self, live, target, stream, progress)
+            .await;
         let packed = work.done().await?;
-        let end = end?;
-        self.sync(live).await?;
-        sync.entry_count = end.entries;
+        sync.entry_count = end?.entries;
         sync.bytes_written = packed.bytes_written;
         Ok(sync)
-    }
-
-    async fn import(
-        &self,
-        live: &Live,
-        below: &str,
-        archive: impl tokio::io::AsyncRead,
-        progress: &ProgressSink,
-    ) -> Result<pyro_protocol::archive::import::ImportEnd, Error> {
-        let import = TreeImport {
-            destination: Target::workspace(below.as_bytes()),
-            ..TreeImport::workspace()
-        };
-        let request = transfer::action("tree_import", &import)?;
-        let told = progress.clone();
-        let sent = match live.call(&request).await {
-            Ok(mut call) => {
-                transfer::send(&mut call, archive, move |done| {
-                    told(Progress::Bytes {
-                        what: "sync".into(),
-                        done: done.bytes,
-                        total: None,
-                    });
-                })
-                .await
-            }
-            Err(error) => Err(error),
-        };
-        self.explained(live, sent).await
     }
 
     /// What the guest has below a path, by the path below that.
@@ -342,6 +296,8 @@ impl Workspace {
         progress: &ProgressSink,
     ) -> Result<SyncPayload, Error> {
         let to = crate::absolute::absolute(to)?;
+        // It may be about the same directory.
+        self.pyro.finish_unfinished().await;
         let below = relative_in_guest(path).to_owned();
         let live = self.live().await?;
         let there = self.there(&live, &below).await?;
@@ -390,7 +346,7 @@ impl Workspace {
             max_bytes: super::export::MAX_BYTES,
             max_entries: super::export::MAX_ENTRIES,
         };
-        let (sink, work) = receive_tree(to, unpack)?;
+        let (sink, work) = receive_tree(to, unpack, self.pyro.settings().home.unfinished())?;
         let unpacked = self.receive(&live, &request, sink, work).await?;
         sync.entry_count = unpacked.entry_count;
         sync.bytes_written = unpacked.bytes_written;
@@ -497,14 +453,6 @@ fn is_equal(root: &Path, here: &LocalEntry, there: &TreeEntry) -> Result<bool, E
         }
         _ => false,
     })
-}
-
-fn below_in_guest(below: &str) -> Vec<u8> {
-    if below == "." {
-        Vec::new()
-    } else {
-        format!("{below}/").into_bytes()
-    }
 }
 
 fn destination(below: &str) -> String {

@@ -1,7 +1,7 @@
 //! Commands on a terminal of the guest: one stream both ways, a size, and a code in the end.
 //!
-//! They stand in the history as any other. Whoever drops one leaves it to the guest, where it goes on; [`TerminalExec::close`] ends
-//! it.
+//! They stand in the history as any other. They end with who waits for them: dropping one, or being killed, ends it in the guest;
+//! [`TerminalExec::close`] also writes its end down.
 
 use pyro_protocol::capture::Capture;
 use pyro_protocol::exec::EXIT_SIGNAL_BASE;
@@ -81,7 +81,9 @@ impl Workspace {
             "action": "open_shell", "shell_id": shell_id, "argv": argv, "cwd": options.cwd,
             "env": options.env, "cols": size.cols, "rows": size.rows,
         });
-        let attach = json!({"action": "attach_shell", "shell_id": shell_id, "cursor": 0});
+        let attach = json!({
+            "action": "attach_shell", "shell_id": shell_id, "cursor": 0, "closes": true,
+        });
         let begun = Instant::now();
         let opened = async {
             ask::<Value>(&live, &open).await?;

@@ -10,5 +10,6 @@ mod checkout;
 mod clone;
 mod local;
 mod seed;
+mod unfinished;
 mod unpack;
 mod world;

@@ -9,8 +9,8 @@ use pyro::ErrorCode;
 use pyro::tree::stream::{pack_seed, receive_file, receive_single, receive_tree};
 use pyro::tree::unpack::Artifact;
 use pyro::tree::{
-    Overwrite, SeedLimits, SeedSource, TreeError, UnpackOptions, Unpacked, unpack_single,
-    unpack_tree, write_file_atomically,
+    Overwrite, SeedLimits, SeedSource, TreeError, Unfinished, UnpackOptions, Unpacked,
+    unpack_single, unpack_tree, write_file_atomically,
 };
 use pyro_testing::forge::{Entry, Forge};
 use tokio::io::AsyncWriteExt;
@@ -25,14 +25,23 @@ fn options(overwrite: Overwrite) -> UnpackOptions {
     }
 }
 
+thread_local! {
+    static NOTES: tempfile::TempDir = tempfile::tempdir().unwrap();
+}
+
+/// Where what is being put in its place is noted, apart from all that is looked at.
+fn notes() -> Unfinished {
+    NOTES.with(|notes| Unfinished::noted_in(notes.path()))
+}
+
 const ALL: [Overwrite; 3] = [Overwrite::Refuse, Overwrite::Merge, Overwrite::Replace];
 
 fn tree(tar: &[u8], to: &Path, overwrite: Overwrite) -> Result<Unpacked, TreeError> {
-    unpack_tree(&mut &*tar, to, &options(overwrite))
+    unpack_tree(&mut &*tar, to, &options(overwrite), &notes())
 }
 
 fn single(tar: &[u8], to: &Path, overwrite: Overwrite) -> Result<Unpacked, TreeError> {
-    unpack_single(&mut &*tar, to, &options(overwrite))
+    unpack_single(&mut &*tar, to, &options(overwrite), &notes())
 }
 
 /// What GNU tar makes of a directory.
@@ -394,7 +403,7 @@ fn a_file_or_a_link_is_put_where_it_was_asked_for() {
         max_bytes: 3,
         ..options(Overwrite::Replace)
     };
-    let error = unpack_single(&mut &*file, &to, &large).unwrap_err();
+    let error = unpack_single(&mut &*file, &to, &large, &notes()).unwrap_err();
     assert_eq!(error.code(), ErrorCode::LimitExceeded);
     assert_eq!(fs::read_to_string(&to).unwrap(), "content");
 }
@@ -410,20 +419,25 @@ fn a_file_is_whole_or_as_it_was() {
     }
     let world = World::new();
     let path = world.path("a/b/file.patch");
-    let broken = write_file_atomically(&path, &mut Broken, Overwrite::Refuse);
+    let broken = write_file_atomically(&path, &mut Broken, Overwrite::Refuse, &notes());
     assert!(matches!(broken, Err(TreeError::Stream(_))));
     assert!(!world.path("a").exists());
-    let written = write_file_atomically(&path, &mut &b"one"[..], Overwrite::Refuse);
+    let written = write_file_atomically(&path, &mut &b"one"[..], Overwrite::Refuse, &notes());
     assert_eq!(written.unwrap(), 3);
-    let again = write_file_atomically(&path, &mut &b"two"[..], Overwrite::Refuse);
+    let again = write_file_atomically(&path, &mut &b"two"[..], Overwrite::Refuse, &notes());
     assert_eq!(again.unwrap_err().code(), ErrorCode::AlreadyExists);
     let mut half = std::io::Read::chain(&b"half"[..], Broken);
-    assert!(write_file_atomically(&path, &mut half, Overwrite::Replace).is_err());
+    assert!(write_file_atomically(&path, &mut half, Overwrite::Replace, &notes()).is_err());
     assert_eq!(fs::read_to_string(&path).unwrap(), "one");
-    write_file_atomically(&path, &mut &b"two"[..], Overwrite::Replace).unwrap();
+    write_file_atomically(&path, &mut &b"two"[..], Overwrite::Replace, &notes()).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), "two");
     assert_eq!(fs::read_dir(world.path("a/b")).unwrap().count(), 1);
-    let directory = write_file_atomically(&world.path("a"), &mut &b"x"[..], Overwrite::Replace);
+    let directory = write_file_atomically(
+        &world.path("a"),
+        &mut &b"x"[..],
+        Overwrite::Replace,
+        &notes(),
+    );
     assert_eq!(directory.unwrap_err().code(), ErrorCode::FailedPrecondition);
 }
 
@@ -434,7 +448,8 @@ async fn what_a_task_did_not_call_whole_does_not_count() {
     // All of it came, but the task found something wrong with it.
     for (name, whole) in [("broken", false), ("whole", true)] {
         let to = world.path(name);
-        let (mut sink, work) = receive_tree(to.clone(), options(Overwrite::Refuse)).unwrap();
+        let (mut sink, work) =
+            receive_tree(to.clone(), options(Overwrite::Refuse), notes()).unwrap();
         sink.write_all(&tar).await.unwrap();
         if whole {
             sink.finish().await.unwrap();
@@ -446,11 +461,12 @@ async fn what_a_task_did_not_call_whole_does_not_count() {
         }
         assert_eq!(to.exists(), whole);
     }
-    let (mut sink, work) = receive_single(world.path("one"), options(Overwrite::Refuse)).unwrap();
+    let (mut sink, work) =
+        receive_single(world.path("one"), options(Overwrite::Refuse), notes()).unwrap();
     sink.write_all(&tar).await.unwrap();
     drop(sink);
     assert!(work.done().await.is_err());
-    let (mut sink, work) = receive_file(world.path("tar"), Overwrite::Refuse).unwrap();
+    let (mut sink, work) = receive_file(world.path("tar"), Overwrite::Refuse, notes()).unwrap();
     sink.write_all(&tar).await.unwrap();
     drop(sink);
     assert!(work.done().await.is_err());
@@ -470,7 +486,8 @@ async fn a_seed_goes_through_a_stream() {
     let progress = pyro::progress::ignore();
     let (mut stream, packing) = pack_seed(seed, SeedLimits::default(), progress).unwrap();
     let to = world.path("to");
-    let (mut sink, unpacking) = receive_tree(to.clone(), options(Overwrite::Refuse)).unwrap();
+    let (mut sink, unpacking) =
+        receive_tree(to.clone(), options(Overwrite::Refuse), notes()).unwrap();
     let moved = tokio::io::copy(&mut stream, &mut sink).await.unwrap();
     assert_eq!(packing.done().await.unwrap().archive_bytes, moved);
     sink.finish().await.unwrap();

@@ -1,16 +1,19 @@
 //! A running Git: its pipes, its deadline and its end.
 //!
-//! One thread serves all three pipes, so that none can fill up while another is waited for. Git
+//! One thread serves all three pipes, so that none can fill up while another is waited for; what must come to its end though we are
+//! killed has files in their place. Git
 //! and what it starts are a process group, which ends as a whole.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::OFlags;
+use rustix::fs::{MemfdFlags, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
@@ -111,14 +114,25 @@ pub(super) fn run(
         .env_clear()
         .envs(call.environment())
         .current_dir(&call.directory)
-        .stdin(if call.input.is_empty() {
+        .process_group(0);
+    let files = if call.outlives {
+        Some(Files::of(call.input).map_err(failed)?)
+    } else {
+        None
+    };
+    if let Some(files) = &files {
+        files.give_to(&mut command).map_err(failed)?;
+    } else {
+        let stdin = if call.input.is_empty() {
             Stdio::null()
         } else {
             Stdio::piped()
-        })
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
+        };
+        command
+            .stdin(stdin)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+    }
     let child = command.spawn().map_err(failed)?;
     let pid = Pid::from_child(&child);
     let mut group = Group {
@@ -175,6 +189,14 @@ pub(super) fn run(
         drain(&mut stderr, &mut buffer, &mut hear, failed, ended)?;
         feed(&mut stdin, &mut input);
     }
+    if let Some(files) = files {
+        files.read(
+            &mut buffer,
+            &mut take,
+            &mut |bytes| talk.add(bytes, &mut say),
+            failed,
+        )?;
+    }
     talk.end_line(&mut say);
     let status = group.wait().map_err(failed)?;
     Ok(Ended {
@@ -182,6 +204,64 @@ pub(super) fn run(
         doing: call.doing,
         lines: talk.lines,
     })
+}
+
+/// What a program reads and writes where nobody need be there for it: files without a name.
+struct Files {
+    input: File,
+    output: File,
+    talk: File,
+}
+
+impl Files {
+    fn of(input: &[u8]) -> std::io::Result<Self> {
+        let new = || -> std::io::Result<File> {
+            let file = rustix::fs::memfd_create("git", MemfdFlags::CLOEXEC)?;
+            Ok(File::from(file))
+        };
+        let files = Self {
+            input: new()?,
+            output: new()?,
+            talk: new()?,
+        };
+        files.input.write_all_at(input, 0)?;
+        Ok(files)
+    }
+
+    fn give_to(&self, command: &mut Command) -> std::io::Result<()> {
+        command
+            .stdin(self.input.try_clone()?)
+            .stdout(self.output.try_clone()?)
+            .stderr(self.talk.try_clone()?);
+        Ok(())
+    }
+
+    /// Hands out what was written. The program has ended, or what it left behind must not be waited for.
+    fn read(
+        &self,
+        buffer: &mut [u8],
+        take: &mut impl FnMut(&[u8]) -> Result<(), TreeError>,
+        hear: &mut impl FnMut(&[u8]),
+        failed: impl Fn(std::io::Error) -> TreeError,
+    ) -> Result<(), TreeError> {
+        let mut each = |file: &File, take: &mut dyn FnMut(&[u8]) -> Result<(), TreeError>| {
+            let mut at = 0;
+            loop {
+                match file.read_at(buffer, at).map_err(&failed)? {
+                    0 => return Ok(()),
+                    count => {
+                        take(&buffer[..count])?;
+                        at += count as u64;
+                    }
+                }
+            }
+        };
+        each(&self.output, take)?;
+        each(&self.talk, &mut |bytes| {
+            hear(bytes);
+            Ok(())
+        })
+    }
 }
 
 /// Reads what there is: once, or to its end if nothing more will come.

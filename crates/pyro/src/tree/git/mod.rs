@@ -120,6 +120,7 @@ impl HostGit {
             arguments: Vec::new(),
             settings: Vec::new(),
             input: &[],
+            outlives: false,
         }
     }
 }
@@ -173,6 +174,7 @@ pub(super) struct Call<'a> {
     arguments: Vec<OsString>,
     settings: Vec<(OsString, OsString)>,
     input: &'a [u8],
+    outlives: bool,
 }
 
 impl<'a> Call<'a> {
@@ -219,6 +221,13 @@ impl<'a> Call<'a> {
     /// What it reads.
     pub(super) fn input(mut self, input: &'a [u8]) -> Self {
         self.input = input;
+        self
+    }
+
+    /// Lets it come to its end though we are killed: it reads and writes files that nobody needs to be there for. What it writes is
+    /// handed out when it has ended.
+    pub(super) fn outliving_us(mut self) -> Self {
+        self.outlives = true;
         self
     }
 

@@ -6,6 +6,24 @@ use clap::Args as ClapArgs;
 
 use super::Pull;
 
+/// What machine is wanted.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct OrderArgs {
+    /// Environment to run: a name such as `debian:12`, an image such as
+    /// `docker.io/library/alpine:3`, `oci:DIR[:TAG]`, `docker-archive:FILE` or `dir:PATH`
+    #[arg(value_name = "ENVIRONMENT")]
+    pub(crate) environment: String,
+    /// When to look up what an image's name means
+    #[arg(long, value_enum, default_value = "missing", value_name = "WHEN")]
+    pub(crate) pull: Pull,
+    /// Virtual processors, 1 to 8
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) vcpu_count: u8,
+    /// Memory in MiB, 256 to 32768
+    #[arg(long, default_value_t = 1024, value_name = "MIB")]
+    pub(crate) mem_mib: u32,
+}
+
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is a flag of the command line"
@@ -20,19 +38,8 @@ Examples:
   pyro run debian:12 --cold --mem-mib 512 -- dmesg
   tar c . | pyro run debian:12 -i -- tar t")]
 pub(crate) struct RunArgs {
-    /// Environment to run: a name such as `debian:12`, an image such as
-    /// `docker.io/library/alpine:3`, `oci:DIR[:TAG]`, `docker-archive:FILE` or `dir:PATH`
-    #[arg(value_name = "ENVIRONMENT")]
-    pub(crate) environment: String,
-    /// When to look up what an image's name means
-    #[arg(long, value_enum, default_value = "missing", value_name = "WHEN")]
-    pub(crate) pull: Pull,
-    /// Virtual processors, 1 to 8
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    pub(crate) vcpu_count: u8,
-    /// Memory in MiB, 256 to 32768
-    #[arg(long, default_value_t = 1024, value_name = "MIB")]
-    pub(crate) mem_mib: u32,
+    #[command(flatten)]
+    pub(crate) order: OrderArgs,
     /// The most that the guest reads and writes on each disk, 1 to 65536 MiB a second
     /// [default: no bound]
     #[arg(long, value_name = "MIB")]

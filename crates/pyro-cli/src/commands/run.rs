@@ -144,10 +144,10 @@ fn options(args: RunArgs) -> Result<RunOptions, Error> {
     let env = variables(&args.env)?;
     let program = program(args.argv, args.shell)?;
     Ok(RunOptions {
-        pull: args.pull.into(),
+        pull: args.order.pull.into(),
         program,
-        vcpu_count: args.vcpu_count,
-        mem_mib: args.mem_mib,
+        vcpu_count: args.order.vcpu_count,
+        mem_mib: args.order.mem_mib,
         disk_mib_per_second: args.disk_mib_per_second,
         timeout,
         ttl: Duration::from_secs(args.ttl_seconds),
@@ -157,6 +157,6 @@ fn options(args: RunArgs) -> Result<RunOptions, Error> {
         cwd: args.workdir,
         user: args.user,
         stdin: args.interactive,
-        environment: args.environment,
+        environment: args.order.environment,
     })
 }

@@ -6,7 +6,7 @@ use clap::{Args as ClapArgs, ValueEnum};
 use clap_complete::engine::ArgValueCompleter;
 use pyro::tree::SeedLimits;
 
-use super::super::Pull;
+use super::super::machine::OrderArgs;
 use super::Target;
 use crate::complete;
 
@@ -46,19 +46,8 @@ Examples:
   pyro workspace create debian:12 --repo-url https://github.com/owner/project --repo-ref v1.2
   pyro workspace create debian:12 --ttl-seconds never --id-only")]
 pub(crate) struct CreateArgs {
-    /// Environment to run: a name such as `debian:12`, an image such as
-    /// `docker.io/library/alpine:3`, `oci:DIR[:TAG]`, `docker-archive:FILE` or `dir:PATH`
-    #[arg(value_name = "ENVIRONMENT")]
-    pub(crate) environment: String,
-    /// When to look up what an image's name means
-    #[arg(long, value_enum, default_value = "missing", value_name = "WHEN")]
-    pub(crate) pull: Pull,
-    /// Virtual processors, 1 to 8
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    pub(crate) vcpu_count: u8,
-    /// Memory in MiB, 256 to 32768
-    #[arg(long, default_value_t = 1024, value_name = "MIB")]
-    pub(crate) mem_mib: u32,
+    #[command(flatten)]
+    pub(crate) order: OrderArgs,
     /// Stop it when nobody has used it for so long: 60 to 604800, or `never`
     #[arg(long, default_value = "600", value_name = "SECONDS")]
     pub(crate) ttl_seconds: String,

@@ -25,7 +25,7 @@ pub(super) fn show(status: &WorkspacePayload, json: bool) -> Result<ExitCode, Er
 
 pub(super) async fn create(pyro: &Pyro, args: CreateArgs, talk: &Talk) -> Result<ExitCode, Error> {
     let (json, id_only) = (args.json, args.id_only);
-    let environment = printable(&args.environment);
+    let environment = printable(&args.order.environment);
     let options = create_options(args)?;
     if !json {
         talk.line(&format!("[workspace-create] environment={environment}"));
@@ -76,16 +76,16 @@ fn create_options(args: CreateArgs) -> Result<CreateOptions, Error> {
         }
     };
     Ok(CreateOptions {
-        pull: args.pull.into(),
-        vcpu_count: args.vcpu_count,
-        mem_mib: args.mem_mib,
+        pull: args.order.pull.into(),
+        vcpu_count: args.order.vcpu_count,
+        mem_mib: args.order.mem_mib,
         ttl: ttl(&args.ttl_seconds)?,
         network,
         name: args.name,
         labels: labels(&args.label)?,
         cold: args.cold,
         seed,
-        ..CreateOptions::new(args.environment)
+        ..CreateOptions::new(args.order.environment)
     })
 }
 

@@ -41,6 +41,7 @@ async fn main() -> Result<(), pyro::Error> {
     let export = ExportOptions {
         format: ExportFormat::Patch,
         overwrite: Overwrite::Replace,
+        ..ExportOptions::default()
     };
     let paths = ["/workspace".to_owned()];
     workspace

@@ -324,7 +324,8 @@ fn a_shell_that_closes_with_its_peer_leaves_no_process() {
         let request = json!({"action": "attach_shell", "shell_id": "a", "closes": true});
         let mut live = Attached::by(&guest, &request).await;
         live.until("pyro$ ").await;
-        live.send(Kind::Stdin, b"sleep 1000 & echo p''id=$!.\n").await;
+        live.send(Kind::Stdin, b"sleep 1000 & echo p''id=$!.\n")
+            .await;
         let mut text = live.until("pid=").await;
         if text.ends_with("pid=") {
             text += &live.until(".").await;

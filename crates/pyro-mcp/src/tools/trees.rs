@@ -1,6 +1,6 @@
 //! Trees between this host and a workspace, and what changed in one.
 
-use pyro::tree::Overwrite;
+use pyro::tree::{Links, Overwrite};
 use pyro::workspace::{DiffOptions, ExportFormat, ExportOptions, PatchOptions, SyncPushOptions};
 use serde_json::Value;
 
@@ -40,10 +40,12 @@ pub(super) async fn sync_push(
 pub(super) async fn export(call: &Call<'_>, given: arguments::Export) -> Result<Value, Failure> {
     let output = call.host_path(&given.output_path, Purpose::Write).await?;
     let workspace = call.workspace(&given.workspace_id).await?;
-    // What is there belongs to the user.
+    // What is there belongs to the user. The output was judged without links: one that another export puts there now would lead
+    // it out.
     let options = ExportOptions {
         format: ExportFormat::Tree,
         overwrite: Overwrite::Refuse,
+        links: Links::Refuse,
     };
     let (paths, sink) = ([given.path], call.told.sink());
     told(&Box::pin(workspace.export(&paths, &output, &options, &sink)).await?)

@@ -235,6 +235,7 @@ pub(super) async fn bulk(pyro: &Pyro, count: usize) {
     let export_options = ExportOptions {
         format: ExportFormat::Tar,
         overwrite: Overwrite::Replace,
+        ..ExportOptions::default()
     };
     let mut bytes = vec![0_u8; BULK];
     for round in 0..count {

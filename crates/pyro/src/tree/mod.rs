@@ -38,4 +38,4 @@ pub use seed::{
     Largest, OpenSeed, SeedHost, SeedLimits, SeedMode, SeedPreview, SeedSize, SeedSource,
 };
 pub use unfinished::Unfinished;
-pub use unpack::{Artifact, Overwrite, UnpackOptions, Unpacked, unpack_single, unpack_tree};
+pub use unpack::{Artifact, Links, Overwrite, UnpackOptions, Unpacked, unpack_single, unpack_tree};

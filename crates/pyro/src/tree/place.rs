@@ -6,25 +6,28 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use pyro_archive::beneath::DIRECTORY;
 use pyro_archive::extract::ledger::{Left, Record};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::TreeError;
 use super::unfinished::Unfinished;
-use super::unpack::Overwrite;
+use super::unpack::{Links, Overwrite};
 
 /// What the names of hidden directories begin with.
 pub(super) const HIDDEN: &str = ".pyro-";
 
 /// Name of what is made, in its hidden directory.
 const NEW: &str = "new";
+
+/// Mode of a directory that leads to a place, as the user's mask has it.
+const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o777);
 
 /// Name of what it replaces, there.
 const OLD: &str = "old";
@@ -37,13 +40,11 @@ pub(super) struct Place {
     shown: PathBuf,
     parent: OwnedFd,
     name: OsString,
-    hidden: PathBuf,
     directory: OwnedFd,
-    /// The directories that were made for it, the highest first.
-    made: Vec<PathBuf>,
+    made: Made,
     counts: bool,
-    /// Goes when the hidden directory is gone.
-    _record: Record,
+    /// Has the hidden directory's name. Goes when that is gone.
+    record: Record,
 }
 
 impl Place {
@@ -52,6 +53,7 @@ impl Place {
     pub(super) fn open(
         path: &Path,
         overwrite: Overwrite,
+        links: Links,
         unfinished: &Unfinished,
     ) -> Result<Self, TreeError> {
         let absolute = std::path::absolute(path).map_err(TreeError::io("find", path))?;
@@ -66,27 +68,22 @@ impl Place {
                 path: path.to_owned(),
             });
         }
-        let made = missing(above);
+        let missing = missing(above);
         let record = unfinished
-            .note_place(&absolute, made.len())
+            .note_place(&absolute, missing.len())
             .map_err(TreeError::io("note what is made for", path))?;
-        let opened = make(above).and_then(|()| beside(above, record.name()));
-        let (parent, directory) = match opened {
-            Ok(opened) => opened,
-            Err(error) => {
-                unmake(&made);
-                return Err(error);
-            }
-        };
+        let (parent, made) = make(above, &missing, links)?;
+        let directory = beside(&parent, record.name())
+            .inspect_err(|_| made.unmake())
+            .map_err(TreeError::io("make a directory in", above))?;
         Ok(Self {
             shown: path.to_owned(),
             parent,
             name: name.to_owned(),
-            hidden: above.join(record.name()),
             directory,
             made,
             counts: false,
-            _record: record,
+            record,
         })
     }
 
@@ -177,10 +174,12 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // After an exchange it holds what stood there, which may be closed to its owner.
-        remove(&self.hidden);
+        // After an exchange it holds what stood there, which may be closed to its owner. What has the parent's name by now may be
+        // something else.
+        let parent = PathBuf::from(format!("/proc/self/fd/{}", self.parent.as_raw_fd()));
+        remove(&parent.join(self.record.name()));
         if !self.counts {
-            unmake(&self.made);
+            self.made.unmake();
         }
     }
 }
@@ -240,9 +239,10 @@ pub fn write_file_atomically(
     path: &Path,
     content: &mut impl Read,
     overwrite: Overwrite,
+    links: Links,
     unfinished: &Unfinished,
 ) -> Result<u64, TreeError> {
-    let place = Place::open(path, overwrite, unfinished)?;
+    let place = Place::open(path, overwrite, links, unfinished)?;
     place.check_replaceable()?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     // As the user's mask has it.
@@ -279,47 +279,110 @@ fn copy(content: &mut impl Read, file: &mut File, path: &Path) -> Result<u64, Tr
     }
 }
 
-/// Opens the directory `above`, and makes the hidden one in it.
-fn beside(above: &Path, hidden: &OsStr) -> Result<(OwnedFd, OwnedFd), TreeError> {
-    let parent =
-        rustix::fs::open(above, DIRECTORY, Mode::empty()).map_err(TreeError::io("open", above))?;
-    rustix::fs::mkdirat(&parent, hidden, Mode::RWXU)
-        .map_err(TreeError::io("make a directory in", above))?;
-    let directory =
-        rustix::fs::openat(&parent, hidden, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())
-            .map_err(TreeError::io("open", &above.join(hidden)))?;
-    Ok((parent, directory))
+/// Opens the directory `path`.
+pub(super) fn open_directory(path: &Path, links: Links) -> Result<OwnedFd, TreeError> {
+    let resolve = match links {
+        Links::Follow => ResolveFlags::empty(),
+        Links::Refuse => ResolveFlags::NO_SYMLINKS,
+    };
+    match rustix::fs::openat2(CWD, path, DIRECTORY, Mode::empty(), resolve) {
+        Err(Errno::LOOP) => Err(TreeError::InTheWay {
+            path: path.to_owned(),
+            what: "a symbolic link on the way",
+        }),
+        opened => opened.map_err(TreeError::io("open", path)),
+    }
+}
+
+/// The directories that were made on the way to a place.
+#[derive(Debug)]
+struct Made {
+    /// The deepest one that was there.
+    base: OwnedFd,
+    /// Those that were not, each in the one before it.
+    names: Vec<OsString>,
+}
+
+impl Made {
+    /// Takes them away again, as far as they are empty.
+    fn unmake(&self) {
+        let Ok(base) = self.base.try_clone() else {
+            return;
+        };
+        let mut parents = vec![base];
+        for name in self
+            .names
+            .iter()
+            .skip(1)
+            .zip(&self.names)
+            .map(|(_, name)| name)
+        {
+            match descend(&parents[parents.len() - 1], name) {
+                Ok(below) => parents.push(below),
+                Err(_) => break,
+            }
+        }
+        for (parent, name) in parents.iter().zip(&self.names).rev() {
+            match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// Makes the hidden directory in `parent`.
+fn beside(parent: &OwnedFd, hidden: &OsStr) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::mkdirat(parent, hidden, Mode::RWXU)?;
+    descend(parent, hidden)
 }
 
 /// The directories of `path` that are not there, the highest first.
-fn missing(path: &Path) -> Vec<PathBuf> {
-    let above = path.ancestors();
-    let missing = above.take_while(|above| above.symlink_metadata().is_err());
-    let mut missing: Vec<PathBuf> = missing.map(Path::to_owned).collect();
+fn missing(path: &Path) -> Vec<&Path> {
+    let is_missing = |above: &&Path| above.symlink_metadata().is_err();
+    let mut missing: Vec<&Path> = path.ancestors().take_while(is_missing).collect();
     missing.reverse();
     missing
 }
 
-fn make(path: &Path) -> Result<(), TreeError> {
-    std::fs::create_dir_all(path).map_err(TreeError::io("make", path))
+/// Opens the directory `path`, making those of it that are `missing`. No link stands in for one of these.
+fn make(path: &Path, missing: &[&Path], links: Links) -> Result<(OwnedFd, Made), TreeError> {
+    let there = path.ancestors().nth(missing.len()).unwrap_or(path);
+    let base = open_directory(there, links)?;
+    let mut made = Made {
+        base,
+        names: Vec::new(),
+    };
+    let mut deepest = made.base.try_clone().map_err(TreeError::io("make", path))?;
+    for name in missing.iter().filter_map(|missing| missing.file_name()) {
+        made.names.push(name.to_owned());
+        let below = match rustix::fs::mkdirat(&deepest, name, DIRECTORY_MODE) {
+            // Somebody else was quicker.
+            Ok(()) | Err(Errno::EXIST) => descend(&deepest, name),
+            Err(errno) => Err(errno),
+        };
+        deepest = below.map_err(|errno| {
+            made.unmake();
+            TreeError::io("make", path)(errno)
+        })?;
+    }
+    Ok((deepest, made))
 }
 
-/// Takes away directories that were made, as far as they are empty.
-fn unmake(made: &[PathBuf]) {
-    for path in made.iter().rev() {
+/// Opens a directory in another one, which is no link.
+fn descend(directory: &OwnedFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::openat(directory, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())
+}
+
+/// Takes away the last `count` directories of a path that a process that died had made, as far as they are empty.
+fn unmake_above(path: &Path, count: usize) {
+    for path in path.ancestors().take(count) {
         match std::fs::remove_dir(path) {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(_) => return,
         }
     }
-}
-
-/// The same for the last `count` directories of a path.
-fn unmake_above(path: &Path, count: usize) {
-    let mut made: Vec<PathBuf> = path.ancestors().take(count).map(Path::to_owned).collect();
-    made.reverse();
-    unmake(&made);
 }
 
 /// Removes a tree, opening the directories that are closed to their owner.

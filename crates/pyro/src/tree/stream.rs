@@ -103,10 +103,11 @@ pub fn receive_single(
 pub fn receive_file(
     path: PathBuf,
     overwrite: super::Overwrite,
+    links: super::Links,
     unfinished: Unfinished,
 ) -> Result<(Sink, Work<u64>), TreeError> {
     let (sink, thread) = pipe::receive(move |bytes| {
-        super::write_file_atomically(&path, bytes, overwrite, &unfinished)
+        super::write_file_atomically(&path, bytes, overwrite, links, &unfinished)
     })?;
     Ok((sink, Work(thread)))
 }

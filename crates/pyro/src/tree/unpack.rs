@@ -18,7 +18,7 @@ use rustix::fs::{Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use serde::Serialize;
 
 use super::TreeError;
-use super::place::Place;
+use super::place::{Place, open_directory};
 use super::unfinished::Unfinished;
 
 /// What is taken of a mode: no set-id or sticky bits.
@@ -39,11 +39,23 @@ pub enum Overwrite {
     Replace,
 }
 
+/// What is made of symbolic links in the directories that lead to an output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Links {
+    /// They are followed.
+    #[default]
+    Follow,
+    /// They are refused. For an output that was judged without links in it, so that one that appears meanwhile leads nowhere.
+    Refuse,
+}
+
 /// How to unpack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnpackOptions {
     /// What may become of what is there.
     pub overwrite: Overwrite,
+    /// What is made of links on the way to it.
+    pub links: Links,
     /// Most bytes of content.
     pub max_bytes: u64,
     /// Most members.
@@ -94,7 +106,7 @@ pub fn unpack_tree(
         Overwrite::Merge => Overwrite::Refuse,
         overwrite @ (Overwrite::Refuse | Overwrite::Replace) => overwrite,
     };
-    let place = Place::open(destination, overwrite, unfinished)?;
+    let place = Place::open(destination, overwrite, options.links, unfinished)?;
     rustix::fs::mkdirat(place.hidden(), Place::new_name(), DIRECTORY_MODE)
         .map_err(TreeError::io("make", destination))?;
     let new = || -> Result<OwnedFd, TreeError> {
@@ -137,7 +149,7 @@ pub fn unpack_single(
     options: &UnpackOptions,
     unfinished: &Unfinished,
 ) -> Result<Unpacked, TreeError> {
-    let place = Place::open(output, options.overwrite, unfinished)?;
+    let place = Place::open(output, options.overwrite, options.links, unfinished)?;
     let failed = |source| unpack_error(output, source);
     let read = |source: ReadError| failed(ExtractError::Archive(source));
     let hidden = place.hidden().try_clone();
@@ -189,7 +201,7 @@ fn merge(
     options: &UnpackOptions,
     unfinished: &Unfinished,
 ) -> Result<Unpacked, TreeError> {
-    let root = Root::open(destination).map_err(TreeError::io("open", destination))?;
+    let root = Root::from_directory(open_directory(destination, options.links)?);
     let failed = |source| unpack_error(destination, source);
     let progress = Progress::default();
     let noting = unfinished.of_merges();

@@ -17,7 +17,7 @@ use super::payload::{EXECUTION_MODE, WORKSPACE_PATH};
 use crate::error::Error;
 use crate::transfer;
 use crate::tree::stream::{Sink, Work, receive_file, receive_single, receive_tree};
-use crate::tree::{Overwrite, TreeError, UnpackOptions, Unpacked};
+use crate::tree::{Links, Overwrite, TreeError, UnpackOptions, Unpacked};
 use crate::{Progress, ProgressSink};
 
 /// The most bytes that one export writes.
@@ -59,6 +59,8 @@ pub struct ExportOptions {
     pub format: ExportFormat,
     /// What may become of something that stands at the output.
     pub overwrite: Overwrite,
+    /// What is made of symbolic links of this host on the way to the output.
+    pub links: Links,
 }
 
 /// What was exported.
@@ -109,7 +111,7 @@ impl Workspace {
         let output = crate::absolute::absolute(output)?;
         self.pyro.finish_unfinished().await;
         let written = match options.format {
-            ExportFormat::Patch => self.export_patch(paths, &output, options.overwrite).await?,
+            ExportFormat::Patch => self.export_patch(paths, &output, options).await?,
             ExportFormat::Tree | ExportFormat::Tar | ExportFormat::TarGz => {
                 self.export_tree(paths, &output, options, progress).await?
             }
@@ -160,6 +162,7 @@ impl Workspace {
         });
         let unpack = UnpackOptions {
             overwrite: options.overwrite,
+            links: options.links,
             max_bytes: MAX_BYTES,
             max_entries: MAX_ENTRIES,
         };
@@ -187,7 +190,12 @@ impl Workspace {
                 "export something else",
             )),
             (ExportFormat::Tar | ExportFormat::TarGz | ExportFormat::Patch, _) => {
-                let (sink, work) = receive_file(output.to_owned(), options.overwrite, unfinished)?;
+                let (sink, work) = receive_file(
+                    output.to_owned(),
+                    options.overwrite,
+                    options.links,
+                    unfinished,
+                )?;
                 let (end, bytes) = self.receive_counted(&live, &request, sink, work).await?;
                 Ok(Written {
                     entries: end,
@@ -202,7 +210,7 @@ impl Workspace {
         &self,
         paths: &[String],
         output: &Path,
-        overwrite: Overwrite,
+        options: &ExportOptions,
     ) -> Result<Written, Error> {
         let diffed = self
             .diffed(&DiffOptions {
@@ -214,7 +222,12 @@ impl Workspace {
             .await?;
         let entries = diffed.summary.total as u64;
         let unfinished = self.pyro.settings().home.unfinished();
-        let (mut sink, work) = receive_file(output.to_owned(), overwrite, unfinished)?;
+        let (mut sink, work) = receive_file(
+            output.to_owned(),
+            options.overwrite,
+            options.links,
+            unfinished,
+        )?;
         let sent = async {
             sink.write_all(&diffed.patch).await?;
             sink.finish().await

@@ -25,8 +25,8 @@ use super::{Workspace, is_gone};
 use crate::error::Error;
 use crate::tree::stream::{pack_seed, pack_some, receive_tree};
 use crate::tree::{
-    LocalEntry, LocalKind, Overwrite, PackLimits, SeedHost, SeedLimits, SeedSource, SyncRules,
-    UnpackOptions, hash, local_manifest,
+    Links, LocalEntry, LocalKind, Overwrite, PackLimits, SeedHost, SeedLimits, SeedSource,
+    SyncRules, UnpackOptions, hash, local_manifest,
 };
 use crate::{Progress, ProgressSink, text};
 
@@ -343,6 +343,7 @@ impl Workspace {
             } else {
                 Overwrite::Refuse
             },
+            links: Links::Follow,
             max_bytes: super::export::MAX_BYTES,
             max_entries: super::export::MAX_ENTRIES,
         };

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use pyro::tree::{
-    Overwrite, Unfinished, UnpackOptions, unpack_single, unpack_tree, write_file_atomically,
+    Links, Overwrite, Unfinished, UnpackOptions, unpack_single, unpack_tree, write_file_atomically,
 };
 use pyro_testing::forge::Forge;
 use tempfile::TempDir;
@@ -47,6 +47,7 @@ fn unpacking() {
     let mut archive = Endless { archive, at: 0 };
     let options = |overwrite| UnpackOptions {
         overwrite,
+        links: Links::Follow,
         max_bytes: 1 << 20,
         max_entries: 1000,
     };
@@ -76,6 +77,7 @@ fn unpacking() {
                 &to,
                 &mut archive,
                 Overwrite::Replace,
+                Links::Follow,
                 &notes,
             ));
         }

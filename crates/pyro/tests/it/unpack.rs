@@ -9,7 +9,7 @@ use pyro::ErrorCode;
 use pyro::tree::stream::{pack_seed, receive_file, receive_single, receive_tree};
 use pyro::tree::unpack::Artifact;
 use pyro::tree::{
-    Overwrite, SeedLimits, SeedSource, TreeError, Unfinished, UnpackOptions, Unpacked,
+    Links, Overwrite, SeedLimits, SeedSource, TreeError, Unfinished, UnpackOptions, Unpacked,
     unpack_single, unpack_tree, write_file_atomically,
 };
 use pyro_testing::forge::{Entry, Forge};
@@ -20,6 +20,7 @@ use crate::world::{World, packed, project, survey, write};
 fn options(overwrite: Overwrite) -> UnpackOptions {
     UnpackOptions {
         overwrite,
+        links: Links::Follow,
         max_bytes: 64 << 20,
         max_entries: 1000,
     }
@@ -419,23 +420,58 @@ fn a_file_is_whole_or_as_it_was() {
     }
     let world = World::new();
     let path = world.path("a/b/file.patch");
-    let broken = write_file_atomically(&path, &mut Broken, Overwrite::Refuse, &notes());
+    let broken = write_file_atomically(
+        &path,
+        &mut Broken,
+        Overwrite::Refuse,
+        Links::Follow,
+        &notes(),
+    );
     assert!(matches!(broken, Err(TreeError::Stream(_))));
     assert!(!world.path("a").exists());
-    let written = write_file_atomically(&path, &mut &b"one"[..], Overwrite::Refuse, &notes());
+    let written = write_file_atomically(
+        &path,
+        &mut &b"one"[..],
+        Overwrite::Refuse,
+        Links::Follow,
+        &notes(),
+    );
     assert_eq!(written.unwrap(), 3);
-    let again = write_file_atomically(&path, &mut &b"two"[..], Overwrite::Refuse, &notes());
+    let again = write_file_atomically(
+        &path,
+        &mut &b"two"[..],
+        Overwrite::Refuse,
+        Links::Follow,
+        &notes(),
+    );
     assert_eq!(again.unwrap_err().code(), ErrorCode::AlreadyExists);
     let mut half = std::io::Read::chain(&b"half"[..], Broken);
-    assert!(write_file_atomically(&path, &mut half, Overwrite::Replace, &notes()).is_err());
+    assert!(
+        write_file_atomically(
+            &path,
+            &mut half,
+            Overwrite::Replace,
+            Links::Follow,
+            &notes()
+        )
+        .is_err()
+    );
     assert_eq!(fs::read_to_string(&path).unwrap(), "one");
-    write_file_atomically(&path, &mut &b"two"[..], Overwrite::Replace, &notes()).unwrap();
+    write_file_atomically(
+        &path,
+        &mut &b"two"[..],
+        Overwrite::Replace,
+        Links::Follow,
+        &notes(),
+    )
+    .unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), "two");
     assert_eq!(fs::read_dir(world.path("a/b")).unwrap().count(), 1);
     let directory = write_file_atomically(
         &world.path("a"),
         &mut &b"x"[..],
         Overwrite::Replace,
+        Links::Follow,
         &notes(),
     );
     assert_eq!(directory.unwrap_err().code(), ErrorCode::FailedPrecondition);
@@ -466,7 +502,8 @@ async fn what_a_task_did_not_call_whole_does_not_count() {
     sink.write_all(&tar).await.unwrap();
     drop(sink);
     assert!(work.done().await.is_err());
-    let (mut sink, work) = receive_file(world.path("tar"), Overwrite::Refuse, notes()).unwrap();
+    let (mut sink, work) =
+        receive_file(world.path("tar"), Overwrite::Refuse, Links::Follow, notes()).unwrap();
     sink.write_all(&tar).await.unwrap();
     drop(sink);
     assert!(work.done().await.is_err());
@@ -493,4 +530,58 @@ async fn a_seed_goes_through_a_stream() {
     sink.finish().await.unwrap();
     unpacking.done().await.unwrap();
     assert_eq!(survey(&to), survey(&from));
+}
+
+#[test]
+fn where_links_are_refused_none_leads_an_output_away() {
+    let world = World::new();
+    let secret = world.path("secret");
+    fs::create_dir_all(&secret).unwrap();
+    fs::create_dir(world.path("project")).unwrap();
+    symlink("../secret", world.path("project/x")).unwrap();
+    let file = Forge::new().file("a", "content").finish();
+    let archive = Forge::new().directory("./").file("./a", "content").finish();
+    for overwrite in ALL {
+        let refusing = UnpackOptions {
+            links: Links::Refuse,
+            ..options(overwrite)
+        };
+        for place in ["project/x/key", "project/x/new/key"] {
+            let to = world.path(place);
+            let one = unpack_single(&mut &*file, &to, &refusing, &notes()).unwrap_err();
+            let all = unpack_tree(&mut &*archive, &to, &refusing, &notes()).unwrap_err();
+            let copied =
+                write_file_atomically(&to, &mut &b"x"[..], overwrite, Links::Refuse, &notes())
+                    .unwrap_err();
+            for error in [one, all, copied] {
+                let TreeError::InTheWay { what, .. } = error else {
+                    panic!("{place}: {error}");
+                };
+                assert_eq!(what, "a symbolic link on the way");
+            }
+        }
+    }
+    let merging = UnpackOptions {
+        links: Links::Refuse,
+        ..options(Overwrite::Merge)
+    };
+    unpack_tree(&mut &*archive, &world.path("project/x"), &merging, &notes()).unwrap_err();
+    assert_eq!(fs::read_dir(&secret).unwrap().count(), 0);
+
+    // Without one on the way it is as ever, and what was made for nothing is gone.
+    let refusing = UnpackOptions {
+        links: Links::Refuse,
+        ..options(Overwrite::Refuse)
+    };
+    let deep = world.path("project/deep/er/key");
+    unpack_single(&mut &file[..100], &deep, &refusing, &notes()).unwrap_err();
+    assert!(!world.path("project/deep").exists());
+    unpack_single(&mut &*file, &deep, &refusing, &notes()).unwrap();
+    assert_eq!(fs::read_to_string(&deep).unwrap(), "content");
+    // Where they are followed, the user's links work.
+    single(&file, &world.path("project/x/new/key"), Overwrite::Refuse).unwrap();
+    assert_eq!(
+        fs::read_to_string(secret.join("new/key")).unwrap(),
+        "content"
+    );
 }

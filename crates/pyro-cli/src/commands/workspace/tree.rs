@@ -128,6 +128,7 @@ pub(super) async fn export(pyro: &Pyro, args: ExportArgs, talk: &Talk) -> Result
     let options = ExportOptions {
         format: args.format.into(),
         overwrite: args.overwrite.into(),
+        ..ExportOptions::default()
     };
     let workspace = args.target.find(pyro).await?;
     let progress = talk.progress("workspace-export", args.json);

@@ -1,5 +1,5 @@
 //! Which paths of this host a model may name: those below the project, the client's roots and the directories that the user
-//! allowed. All others are refused.
+//! allowed. All others are refused. A path may also be part of an environment's name (`dir:PATH`).
 //!
 //! A path is resolved before it is judged: the deepest part that exists is made canonical, what is to be made below it
 //! consists of plain names. So a link that leads out is refused, wherever it stands in the path, and what is handed on
@@ -11,6 +11,7 @@ use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
 use pyro::ErrorCode;
+use pyro::oci::ImageReference;
 use serde_json::{Value, json};
 
 /// The longest path that is looked at, in bytes. Linux resolves none that is longer.
@@ -51,11 +52,7 @@ impl Allowed {
 
     /// The path that `given` means, absolute and without links, if it may be used.
     pub(crate) fn resolve(&self, given: &str, purpose: Purpose) -> Result<PathBuf, Refused> {
-        let refused = |reason| Refused {
-            path: given.chars().take(200).collect(),
-            reason,
-            allowed: self.roots.clone(),
-        };
+        let refused = |reason| self.refused(given, reason);
         if given.is_empty() || given.contains('\0') || given.len() > MAX_PATH {
             return Err(refused(Reason::NoPath));
         }
@@ -69,12 +66,46 @@ impl Allowed {
         };
         let below = resolved.strip_prefix(root).unwrap_or(&resolved);
         match purpose {
+            // What is there without links in its path stays what it is, whatever is exported meanwhile.
+            Purpose::Read if resolved.symlink_metadata().is_err() => {
+                return Err(refused(Reason::Unreachable));
+            }
             Purpose::Read => {}
             Purpose::Write if has_git_directory(below) => return Err(refused(Reason::Git)),
             Purpose::Write => {}
         }
         Ok(resolved)
     }
+
+    /// The name of the environment that is made of `image`, which lies on this host, if it may be read.
+    pub(crate) fn resolve_image(&self, image: ImageReference) -> Result<String, Refused> {
+        let Some(given) = image.path() else {
+            return Ok(image.to_string());
+        };
+        let given = given.display().to_string();
+        let resolved = image.at(self.resolve(&given, Purpose::Read)?);
+        let name = resolved.to_string();
+        // A name is text in which `:` means something: not every path can be told by one.
+        if name.parse().as_ref() == Ok(&resolved) {
+            Ok(name)
+        } else {
+            Err(self.refused(&given, Reason::Unreachable))
+        }
+    }
+
+    fn refused(&self, given: &str, reason: Reason) -> Refused {
+        Refused {
+            path: given.chars().take(200).collect(),
+            reason,
+            allowed: self.roots.clone(),
+        }
+    }
+}
+
+/// The image that `environment` names if it lies on this host.
+pub(crate) fn local_image(environment: &str) -> Option<ImageReference> {
+    let image: ImageReference = environment.parse().ok()?;
+    image.path().is_some().then_some(image)
 }
 
 /// What lies in a `.git` directory is run by Git on this host.

@@ -60,13 +60,15 @@ fn only_what_is_inside_is_reached() {
         (absolute("by-link/src"), "project/src"),
         (absolute("also"), "also"),
     ] {
-        for purpose in [Purpose::Read, Purpose::Write] {
-            assert_eq!(
-                allowed.resolve(&given, purpose).unwrap(),
-                real.join(means),
-                "{given}"
-            );
-        }
+        let means = real.join(means);
+        assert_eq!(
+            allowed.resolve(&given, Purpose::Write).unwrap(),
+            means,
+            "{given}"
+        );
+        // What is not there cannot be read, and must not be found to be a link later.
+        let read = allowed.resolve(&given, Purpose::Read).ok();
+        assert_eq!(read, means.exists().then_some(means), "{given}");
     }
     for given in [
         "",
@@ -108,6 +110,90 @@ fn only_what_is_inside_is_reached() {
             let refused = allowed.resolve(given, purpose).unwrap_err();
             assert!(refused.to_string().len() < 600, "{given}");
         }
+    }
+}
+
+#[test]
+fn what_only_looks_like_another_path_is_a_plain_name() {
+    let (home, allowed) = host();
+    let project = fs::canonicalize(home.path().join("project")).unwrap();
+    let long = "x".repeat(255);
+    for (given, means) in [
+        ("file:///etc/passwd", "file:/etc/passwd"),
+        ("%2e%2e/secret/key", "%2e%2e/secret/key"),
+        ("..%2fsecret", "..%2fsecret"),
+        ("..\\secret", "..\\secret"),
+        ("\u{ff0e}\u{ff0e}/secret", "\u{ff0e}\u{ff0e}/secret"),
+        ("~", "~"),
+        ("~root/.ssh/id_rsa", "~root/.ssh/id_rsa"),
+        ("$HOME/.ssh", "$HOME/.ssh"),
+        ("...", "..."),
+        (" /etc", " /etc"),
+        (&long, &long),
+    ] {
+        let path = allowed.resolve(given, Purpose::Write).unwrap();
+        assert_eq!(path, project.join(means));
+    }
+}
+
+#[test]
+fn a_link_that_is_swapped_in_is_seen_by_the_next_call() {
+    let (home, allowed) = host();
+    let real = fs::canonicalize(home.path()).unwrap();
+    for given in ["src/main.rs", "new/key"] {
+        allowed.resolve(given, Purpose::Write).unwrap();
+    }
+    fs::rename(real.join("project/src"), real.join("project/was")).unwrap();
+    symlink("../secret", real.join("project/src")).unwrap();
+    symlink("../secret", real.join("project/new")).unwrap();
+    for given in ["src/main.rs", "src/key", "new/key"] {
+        for purpose in [Purpose::Read, Purpose::Write] {
+            let refused = allowed.resolve(given, purpose).unwrap_err();
+            assert_eq!(refused.code(), ErrorCode::PermissionDenied, "{given}");
+        }
+    }
+}
+
+#[test]
+fn environments_of_this_host_are_paths_too() {
+    let (home, allowed) = host();
+    let real = fs::canonicalize(home.path()).unwrap();
+    for name in ["debian:12", "docker.io/library/alpine:3", "", "a b", "dir:"] {
+        assert_eq!(local_image(name), None, "{name}");
+    }
+    fs::create_dir(real.join("project/co:lon")).unwrap();
+    symlink("co:lon", real.join("project/hidden-colon")).unwrap();
+    let resolve = |name: &str| allowed.resolve_image(local_image(name).expect(name));
+    let project = real.join("project");
+    let at = |path: &str| project.join(path).display().to_string();
+    for (name, means) in [
+        ("dir:src".to_owned(), format!("dir:{}", at("src"))),
+        ("oci:inside:1".into(), format!("oci:{}:1", at("src"))),
+        (
+            format!("dir:{}", at("inside")),
+            format!("dir:{}", at("src")),
+        ),
+        (
+            "docker-archive:src/main.rs".into(),
+            format!("docker-archive:{}", at("src/main.rs")),
+        ),
+        ("dir:hidden-colon".into(), format!("dir:{}", at("co:lon"))),
+    ] {
+        assert_eq!(resolve(&name).unwrap(), means, "{name}");
+    }
+    for name in [
+        "dir:/",
+        "dir:..",
+        "dir:out",
+        "oci:out:1",
+        "oci:/etc",
+        "docker-archive:passwd",
+        "docker-archive:/etc/passwd",
+        "dir:missing",
+        // As a name it would mean the tag `lon` of a layout `co`.
+        "oci:hidden-colon",
+    ] {
+        resolve(name).unwrap_err();
     }
 }
 

@@ -14,9 +14,7 @@ use crate::options::ProjectSource;
 pub(super) async fn create(call: &Call<'_>, given: arguments::Create) -> Result<Value, Failure> {
     refuse_host(given.allow_host_compat)?;
     let server = call.options();
-    let environment = given
-        .environment
-        .unwrap_or_else(|| server.environment.clone());
+    let environment = call.environment(given.environment).await?;
     let options = CreateOptions {
         vcpu_count: given.vcpu_count,
         mem_mib: given.mem_mib,

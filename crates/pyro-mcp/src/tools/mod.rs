@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::confine::Purpose;
+use crate::confine::{self, Purpose};
 use crate::failure::Failure;
 use crate::options::{Profile, ServeOptions};
 use crate::progress::Told;
@@ -182,6 +182,20 @@ impl Call<'_> {
             .allowed(&self.peer)
             .await
             .resolve(given, purpose)?)
+    }
+
+    /// The environment that `given` names, or else the server's own. What it is made of on this host, a model must be allowed to read.
+    async fn environment(&self, given: Option<String>) -> Result<String, Failure> {
+        let own = &self.options().environment;
+        let given = given.unwrap_or_else(|| own.clone());
+        if given == *own {
+            return Ok(given);
+        }
+        let Some(image) = confine::local_image(&given) else {
+            return Ok(given);
+        };
+        let allowed = self.server.allowed(&self.peer).await;
+        Ok(allowed.resolve_image(image)?)
     }
 
     async fn unless_cancelled<T>(

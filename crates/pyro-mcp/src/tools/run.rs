@@ -13,9 +13,7 @@ use crate::failure::Failure;
 /// Runs it.
 pub(super) async fn vm_run(call: &Call<'_>, given: arguments::VmRun) -> Result<Value, Failure> {
     refuse_host(given.allow_host_compat)?;
-    let environment = given
-        .environment
-        .unwrap_or_else(|| call.options().environment.clone());
+    let environment = call.environment(given.environment).await?;
     let options = RunOptions {
         vcpu_count: given.vcpu_count,
         mem_mib: given.mem_mib,

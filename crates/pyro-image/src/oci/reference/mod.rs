@@ -118,31 +118,38 @@ impl RegistryReference {
 }
 
 impl ImageReference {
-    /// Whether it means a place by a path that depends on where one stands.
-    pub fn is_relative(&self) -> bool {
+    /// The path of this host that it lies at; none if it lies in a registry.
+    pub fn path(&self) -> Option<&Path> {
         match self {
-            Self::Registry(_) => false,
+            Self::Registry(_) => None,
             Self::Layout { path, .. } | Self::DockerArchive { path } | Self::Directory { path } => {
-                path.is_relative()
+                Some(path)
             }
         }
+    }
+
+    /// The same, lying at another path of this host; unchanged if it lies in a registry.
+    #[must_use]
+    pub fn at(self, path: PathBuf) -> Self {
+        match self {
+            Self::Registry(_) => self,
+            Self::Layout { tag, .. } => Self::Layout { path, tag },
+            Self::DockerArchive { .. } => Self::DockerArchive { path },
+            Self::Directory { .. } => Self::Directory { path },
+        }
+    }
+
+    /// Whether it means a place by a path that depends on where one stands.
+    pub fn is_relative(&self) -> bool {
+        self.path().is_some_and(Path::is_relative)
     }
 
     /// The same image with a relative path taken to be below `base`.
     #[must_use]
     pub fn below(self, base: &Path) -> Self {
-        match self {
-            Self::Registry(_) => self,
-            Self::Layout { path, tag } => Self::Layout {
-                path: base.join(path),
-                tag,
-            },
-            Self::DockerArchive { path } => Self::DockerArchive {
-                path: base.join(path),
-            },
-            Self::Directory { path } => Self::Directory {
-                path: base.join(path),
-            },
+        match self.path().map(|path| base.join(path)) {
+            None => self,
+            Some(path) => self.at(path),
         }
     }
 }

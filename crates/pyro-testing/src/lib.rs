@@ -3,7 +3,7 @@
 //! Owns hermetic homes ([`World`]), the environment that all machine tests share
 //! ([`World::with_environment`]), running the program with a deadline ([`Pyro`]), machines
 //! with a vsock ([`VsockMachine`]), looking for what a machine left behind ([`traces`]), making
-//! archives ([`forge`]) and images ([`Layout`]) of every kind, a registry ([`registry`]) and a
+//! archives ([`forge`]), trees of files ([`trees`]) and images ([`Layout`]) of every kind, a registry ([`registry`]) and a
 //! server before it that misbehaves ([`wire`]). A dev-dependency only: nothing here is part of
 //! the product, so it may panic.
 
@@ -17,6 +17,7 @@ mod layout;
 mod process;
 pub mod registry;
 pub mod traces;
+pub mod trees;
 mod vsock;
 pub mod wire;
 mod world;

@@ -7,9 +7,10 @@ use pyro_patch::apply::{self, Fuzz, Whitespace};
 use pyro_patch::diff::{BinaryFiles, Options, diff, pair_renames};
 use pyro_patch::parse::{self, parse};
 use pyro_patch::plan::{self, plan};
+use pyro_testing::trees::Files;
+use pyro_testing::trees::generate::change;
 
-use crate::generate::change;
-use crate::tree::Files;
+use crate::tree::{Planned, carry_out, changes};
 
 /// Pieces that mean something in a patch.
 const PIECES: [&[u8]; 24] = [
@@ -57,8 +58,8 @@ fn try_all(text: &[u8], tree: &Files) {
         hunks,
         max_plan: 1 << 22,
     };
-    if let Ok(plan) = plan(&patch, tree, &options) {
-        tree.clone().carry_out(&plan.operations);
+    if let Ok(plan) = plan(&patch, &Planned(tree), &options) {
+        carry_out(&mut tree.clone(), &plan.operations);
     }
 }
 
@@ -71,7 +72,7 @@ proptest! {
         damage in vec((any::<Index>(), 0..5_u8, any::<u8>(), any::<Index>()), 1..6),
     ) {
         let options = Options { binary: BinaryFiles::Whole, ..Options::default() };
-        let mut text = diff(pair_renames(old.changes(&new), None), &options).patch();
+        let mut text = diff(pair_renames(changes(&old, &new), None), &options).patch();
         for (at, kind, byte, other) in damage {
             if text.is_empty() {
                 break;

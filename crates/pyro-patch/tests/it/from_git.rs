@@ -4,10 +4,10 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use pyro_patch::parse::{self, parse};
 use pyro_patch::plan::{Options, PlanError, plan};
+use pyro_testing::trees::generate::change;
+use pyro_testing::trees::{Files, Repository};
 
-use crate::generate::change;
-use crate::repository::Repository;
-use crate::tree::Files;
+use crate::tree::{Planned, carry_out};
 
 /// Ways to ask git for a patch, each with all contents in it.
 const WAYS: [&[&str]; 14] = [
@@ -35,7 +35,7 @@ fn applied(patch: &[u8], tree: &Files) -> Result<Files, String> {
     }
     let patch = parse(patch, &parse::Options::default())
         .map_err(|error| format!("{error}: {}", error.problem))?;
-    let plan = match plan(&patch, &tree, &Options::default()) {
+    let plan = match plan(&patch, &Planned(&tree), &Options::default()) {
         Ok(plan) => plan,
         Err(PlanError::Refused(report)) => {
             let failed: Vec<_> = report.failed().collect();
@@ -43,7 +43,7 @@ fn applied(patch: &[u8], tree: &Files) -> Result<Files, String> {
         }
         Err(PlanError::Tree { source, .. }) => match source {},
     };
-    tree.carry_out(&plan.operations);
+    carry_out(&mut tree, &plan.operations);
     Ok(tree)
 }
 

@@ -5,10 +5,6 @@ mod damage;
 #[cfg(test)]
 mod from_git;
 #[cfg(test)]
-mod generate;
-#[cfg(test)]
-mod repository;
-#[cfg(test)]
 mod to_git;
 #[cfg(test)]
 mod tree;

@@ -2,40 +2,10 @@
 
 use proptest::prelude::*;
 use pyro_patch::diff::{BinaryFiles, Options, Similarity, Status, diff, pair_renames};
+use pyro_testing::trees::generate::change;
+use pyro_testing::trees::{Files, Repository};
 
-use crate::generate::change;
-use crate::repository::Repository;
-use crate::tree::Files;
-
-/// Git, and what it would have printed itself.
-struct Judge<'r> {
-    repository: &'r Repository,
-    /// Git's own patch.
-    own: Vec<u8>,
-}
-
-impl Judge<'_> {
-    /// Applies the patch in `file` to `tree`. False if git takes its own patch no more than ours,
-    /// as where a symlink to itself becomes a directory.
-    fn takes(&self, tree: &Files, arguments: &[&str], file: &str) -> Result<bool, TestCaseError> {
-        self.repository.hold(tree);
-        let ours = self.repository.try_git(&[arguments, &[file]].concat());
-        if ours.status.success() {
-            return Ok(true);
-        }
-        let patch = std::fs::read(file).expect("it is ours");
-        self.repository.hold(tree);
-        let file = self.repository.patch_file(&self.own);
-        let own = self.repository.try_git(&[arguments, &[&file]].concat());
-        prop_assert!(
-            !own.status.success(),
-            "{}\n{}",
-            String::from_utf8_lossy(&ours.stderr),
-            String::from_utf8_lossy(&patch)
-        );
-        Ok(false)
-    }
-}
+use crate::tree::changes;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
@@ -49,11 +19,11 @@ proptest! {
         let repository = Repository::new();
         let after = repository.hold(&new);
         let before = repository.hold(&old);
-        let changes = old.changes(&new);
+        let all = changes(&old, &new);
         let changes = match pairing {
-            0 => changes,
-            1 => pair_renames(changes, None),
-            _ => pair_renames(changes, Some(Similarity::HALF)),
+            0 => all,
+            1 => pair_renames(all, None),
+            _ => pair_renames(all, Some(Similarity::HALF)),
         };
         let options = Options { context, binary: BinaryFiles::Whole, ..Options::default() };
         let diff = diff(changes, &options);
@@ -63,23 +33,25 @@ proptest! {
         }
         prop_assert!(diff.files.iter().all(|file| file.omitted.is_none()));
         let patch = diff.patch();
-        let file = repository.patch_file(&patch);
-        let mut arguments = vec!["apply", "--whitespace=nowarn"];
+        let mut arguments = Vec::new();
         if context == 0 {
             arguments.push("--unidiff-zero");
         }
         let shown = String::from_utf8_lossy(&patch);
         let own = repository.git(&["diff", "--binary", "--no-renames", &before, &after]);
-        let own = Judge { repository: &repository, own };
-        if !own.takes(&old, &arguments, &file)? {
+        let takes = |tree: &Files, arguments: &[&str]| {
+            let taken = repository.takes(tree, arguments, &patch, &own);
+            taken.map_err(TestCaseError::fail)
+        };
+        if !takes(&old, &arguments)? {
             return Ok(());
         }
         prop_assert_eq!(repository.id_of_work_tree(), after.clone(), "{}", shown);
         arguments.push("--index");
-        prop_assert!(own.takes(&old, &arguments, &file)?);
+        prop_assert!(takes(&old, &arguments)?);
         prop_assert_eq!(repository.id_of_index(), after, "{}", shown);
         arguments.push("-R");
-        if !own.takes(&new, &arguments, &file)? {
+        if !takes(&new, &arguments)? {
             return Ok(());
         }
         let back = repository.id_of_index();
@@ -101,7 +73,7 @@ proptest! {
         let repository = Repository::new();
         repository.hold(&old);
         let options = Options { binary: BinaryFiles::Whole, ..Options::default() };
-        let diff = diff(old.changes(&new), &options);
+        let diff = diff(changes(&old, &new), &options);
         if diff.files.is_empty() {
             return Ok(());
         }

@@ -1,167 +1,95 @@
-//! A tree in memory, as strict as a file system about what may be done to it.
+//! A tree in memory, as strict as a file system about what may be done to it, and as patches see it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::fmt;
 
 use pyro_patch::diff::{Content, FileChange, Side};
 use pyro_patch::mode::Mode;
 use pyro_patch::plan::{Entry, Operation, Tree};
+use pyro_testing::trees::{Files, Node};
 
-/// A file or a symlink.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) enum Node {
-    File { content: Vec<u8>, executable: bool },
-    Link { target: Vec<u8> },
+/// How `old` becomes `new`, without renames.
+pub(crate) fn changes(old: &Files, new: &Files) -> Vec<FileChange> {
+    let paths: BTreeSet<_> = old.0.keys().chain(new.0.keys()).collect();
+    let change = |path: &Vec<u8>| FileChange {
+        path: path.clone(),
+        old_path: None,
+        old: old.0.get(path).map(side),
+        new: new.0.get(path).map(side),
+    };
+    paths.into_iter().map(change).collect()
 }
 
-impl fmt::Debug for Node {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File {
-                content,
-                executable,
-            } => write!(
-                f,
-                "file{} \"{}\"",
-                if *executable { "*" } else { "" },
-                content.escape_ascii()
-            ),
-            Self::Link { target } => write!(f, "link \"{}\"", target.escape_ascii()),
-        }
-    }
-}
-
-impl Node {
-    pub(crate) fn mode(&self) -> Mode {
-        match self {
-            Self::File {
+fn side(node: &Node) -> Side {
+    Side {
+        mode: match node {
+            Node::File {
                 executable: true, ..
             } => Mode::Executable,
-            Self::File {
+            Node::File {
                 executable: false, ..
             } => Mode::Regular,
-            Self::Link { .. } => Mode::Symlink,
-        }
-    }
-
-    /// A plain file with the same content.
-    pub(crate) fn without_mode(&self) -> Self {
-        Self::File {
-            content: self.bytes().to_vec(),
-            executable: false,
-        }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::File { content, .. } => content,
-            Self::Link { target } => target,
-        }
-    }
-
-    fn side(&self) -> Side {
-        Side {
-            mode: self.mode(),
-            content: Content::Bytes(self.bytes().to_vec()),
-        }
+            Node::Link { .. } => Mode::Symlink,
+        },
+        content: Content::Bytes(node.bytes().to_vec()),
     }
 }
 
-/// What is at each path. Directories are where something is below them.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub(crate) struct Files(pub(crate) BTreeMap<Vec<u8>, Node>);
-
-impl fmt::Debug for Files {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let nodes = self.0.iter();
-        f.debug_map()
-            .entries(nodes.map(|(path, node)| (path.escape_ascii().to_string(), node)))
-            .finish()
-    }
-}
-
-impl Files {
-    pub(crate) fn is_directory(&self, path: &[u8]) -> bool {
-        let below = [path, b"/"].concat();
-        let next = self.0.range(below.clone()..).next();
-        next.is_some_and(|(path, _)| path.starts_with(&below))
-    }
-
-    /// Whether something can be made at `path`.
-    pub(crate) fn has_room(&self, path: &[u8]) -> bool {
-        let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
-        let mut parents = slashes.map(|(at, _)| &path[..at]);
-        !self.0.contains_key(path)
-            && !self.is_directory(path)
-            && parents.all(|parent| !self.0.contains_key(parent))
-    }
-
-    /// How this becomes `new`, without renames.
-    pub(crate) fn changes(&self, new: &Self) -> Vec<FileChange> {
-        let paths: BTreeSet<_> = self.0.keys().chain(new.0.keys()).collect();
-        let change = |path: &Vec<u8>| FileChange {
-            path: path.clone(),
-            old_path: None,
-            old: self.0.get(path).map(Node::side),
-            new: new.0.get(path).map(Node::side),
-        };
-        paths.into_iter().map(change).collect()
-    }
-
-    /// Carries a plan out, and panics where a file system would fail.
-    pub(crate) fn carry_out(&mut self, operations: &[Operation]) {
-        for operation in operations {
-            match operation {
-                Operation::Remove { path } => {
-                    assert!(self.0.remove(path.as_bytes()).is_some(), "{operation:?}");
-                }
-                Operation::Rename { from, to } => {
-                    let node = self.0.remove(from.as_bytes()).expect("it is there");
-                    assert!(self.has_room(to.as_bytes()), "{operation:?}");
-                    self.0.insert(to.as_bytes().to_vec(), node);
-                }
-                Operation::Write {
-                    path,
-                    content,
-                    executable,
-                } => {
-                    let node = Node::File {
-                        content: content.clone(),
-                        executable: *executable,
-                    };
-                    self.put(path.as_bytes(), node);
-                }
-                Operation::Symlink { path, target } => {
-                    let target = target.clone();
-                    self.put(path.as_bytes(), Node::Link { target });
-                }
-                Operation::SetMode { path, executable } => {
-                    let Some(Node::File {
-                        executable: mode, ..
-                    }) = self.0.get_mut(path.as_bytes())
-                    else {
-                        panic!("{operation:?}");
-                    };
-                    assert_ne!(mode, executable, "{operation:?}");
-                    *mode = *executable;
-                }
+/// Carries a plan out, and panics where a file system would fail.
+pub(crate) fn carry_out(files: &mut Files, operations: &[Operation]) {
+    for operation in operations {
+        match operation {
+            Operation::Remove { path } => {
+                assert!(files.0.remove(path.as_bytes()).is_some(), "{operation:?}");
+            }
+            Operation::Rename { from, to } => {
+                let node = files.0.remove(from.as_bytes()).expect("it is there");
+                assert!(files.has_room(to.as_bytes()), "{operation:?}");
+                files.0.insert(to.as_bytes().to_vec(), node);
+            }
+            Operation::Write {
+                path,
+                content,
+                executable,
+            } => {
+                let node = Node::File {
+                    content: content.clone(),
+                    executable: *executable,
+                };
+                put(files, path.as_bytes(), node);
+            }
+            Operation::Symlink { path, target } => {
+                let target = target.clone();
+                put(files, path.as_bytes(), Node::Link { target });
+            }
+            Operation::SetMode { path, executable } => {
+                let Some(Node::File {
+                    executable: mode, ..
+                }) = files.0.get_mut(path.as_bytes())
+                else {
+                    panic!("{operation:?}");
+                };
+                assert_ne!(mode, executable, "{operation:?}");
+                *mode = *executable;
             }
         }
     }
-
-    fn put(&mut self, path: &[u8], node: Node) {
-        self.0.remove(path);
-        assert!(self.has_room(path), "{}", path.escape_ascii());
-        self.0.insert(path.to_vec(), node);
-    }
 }
 
-impl Tree for Files {
+fn put(files: &mut Files, path: &[u8], node: Node) {
+    files.0.remove(path);
+    assert!(files.has_room(path), "{}", path.escape_ascii());
+    files.0.insert(path.to_vec(), node);
+}
+
+/// A tree that a plan is made for.
+pub(crate) struct Planned<'a>(pub(crate) &'a Files);
+
+impl Tree for Planned<'_> {
     type Error = Infallible;
 
     fn entry(&self, path: &[u8]) -> Result<Option<Entry>, Infallible> {
-        Ok(match self.0.get(path) {
+        Ok(match self.0.0.get(path) {
             Some(Node::File {
                 content,
                 executable,
@@ -172,13 +100,14 @@ impl Tree for Files {
             Some(Node::Link { target }) => Some(Entry::Symlink {
                 target: target.clone(),
             }),
-            None => self.is_directory(path).then_some(Entry::Directory),
+            None => self.0.is_directory(path).then_some(Entry::Directory),
         })
     }
 
     fn names(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, Infallible> {
         let below = [path, b"/"].concat();
         let inner = self
+            .0
             .0
             .keys()
             .filter_map(|path| path.strip_prefix(&below[..]));

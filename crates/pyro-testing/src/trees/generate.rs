@@ -1,12 +1,14 @@
-//! Trees of every kind, and what may happen to them.
+//! Trees of every kind, and what may happen to them, drawn by chance.
 
 use std::ops::Range;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use crate::tree::{Files, Node};
+use super::{Files, Node};
 
 /// Parts of names: such that git quotes, and such that look like its prefixes.
 const PARTS: [&[u8]; 17] = [
@@ -55,8 +57,71 @@ const LINES: [&[u8]; 22] = [
     b"\tindented by a tab",
 ];
 
+/// A tree.
+pub fn files() -> impl Strategy<Value = Files> {
+    vec((path(), node()), 0..9).prop_map(|nodes| {
+        let mut files = Files::default();
+        for (path, node) in nodes {
+            if files.has_room(&path) {
+                files.0.insert(path, node);
+            }
+        }
+        files
+    })
+}
+
+/// A tree, and what became of it.
+pub fn change() -> impl Strategy<Value = (Files, Files)> {
+    (files(), events()).prop_map(|(old, events)| {
+        let new = happened(&old, events);
+        (old, new)
+    })
+}
+
+/// Trees that a number alone decides, without proptest's own runs.
+#[derive(Debug)]
+pub struct Drawn(TestRunner);
+
+impl Drawn {
+    /// The same trees for the same number.
+    pub fn new(number: u64) -> Self {
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&number.to_le_bytes());
+        let chance = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
+        Self(TestRunner::new_with_rng(Config::default(), chance))
+    }
+
+    /// A tree.
+    pub fn files(&mut self) -> Files {
+        self.draw(&files())
+    }
+
+    /// What may become of a tree.
+    pub fn changed(&mut self, old: &Files) -> Files {
+        happened(old, self.draw(&events()))
+    }
+
+    fn draw<S: Strategy>(&mut self, strategy: &S) -> S::Value {
+        strategy.new_tree(&mut self.0).unwrap().current()
+    }
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    vec(event(), 1..9)
+}
+
+fn happened(old: &Files, events: Vec<Event>) -> Files {
+    let mut new = old.clone();
+    for event in events {
+        event.happen(&mut new);
+    }
+    new
+}
+
 fn path() -> impl Strategy<Value = Vec<u8>> {
-    vec(select(&PARTS[..]), 1..4).prop_map(|parts| parts.join(&b'/'))
+    let depth = prop_oneof![9 => 1..4_usize, 1 => 8..20_usize];
+    let parts = depth.prop_flat_map(|depth| vec(select(&PARTS[..]), depth));
+    parts.prop_map(|parts| parts.join(&b'/'))
 }
 
 fn line() -> impl Strategy<Value = Vec<u8>> {
@@ -100,19 +165,6 @@ fn node() -> impl Strategy<Value = Node> {
     ]
 }
 
-/// A tree.
-pub(crate) fn files() -> impl Strategy<Value = Files> {
-    vec((path(), node()), 0..9).prop_map(|nodes| {
-        let mut files = Files::default();
-        for (path, node) in nodes {
-            if files.has_room(&path) {
-                files.0.insert(path, node);
-            }
-        }
-        files
-    })
-}
-
 /// What happens to a tree.
 #[derive(Clone, Debug)]
 enum Event {
@@ -127,6 +179,8 @@ enum Event {
     Swap(Index, Index),
     /// A file becomes a directory with the file in it.
     Descend(Index, Vec<u8>),
+    /// A directory becomes a file.
+    Collapse(Index, Node),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -142,6 +196,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (at(), path()).prop_map(|(at, path)| Event::Copy(at, path)),
         1 => (at(), at()).prop_map(|(one, other)| Event::Swap(one, other)),
         1 => (at(), path()).prop_map(|(at, path)| Event::Descend(at, path)),
+        1 => (at(), node()).prop_map(|(at, node)| Event::Collapse(at, node)),
     ]
 }
 
@@ -217,17 +272,17 @@ impl Event {
                     files.0.insert([&path[..], b"/", &below].concat(), node);
                 }
             }
+            Self::Collapse(at, node) => {
+                let directory = nth(files, &at).and_then(|path| {
+                    let slash = path.iter().rposition(|byte| *byte == b'/')?;
+                    Some(path[..slash].to_vec())
+                });
+                if let Some(directory) = directory {
+                    let below = [&directory[..], b"/"].concat();
+                    files.0.retain(|path, _| !path.starts_with(&below));
+                    files.0.insert(directory, node);
+                }
+            }
         }
     }
-}
-
-/// A tree, and what became of it.
-pub(crate) fn change() -> impl Strategy<Value = (Files, Files)> {
-    (files(), vec(event(), 1..9)).prop_map(|(old, events)| {
-        let mut new = old.clone();
-        for event in events {
-            event.happen(&mut new);
-        }
-        (old, new)
-    })
 }

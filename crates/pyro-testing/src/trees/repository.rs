@@ -1,22 +1,23 @@
 //! A repository of real git, in memory.
 
-use std::ffi::OsStr;
-use std::fs::{self, Permissions};
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-use crate::tree::{Files, Node};
+use super::Files;
 
-pub(crate) struct Repository {
+/// A repository of real git, with a work tree.
+#[derive(Debug)]
+pub struct Repository {
     directory: TempDir,
 }
 
 impl Repository {
-    pub(crate) fn new() -> Self {
+    /// An empty one.
+    #[expect(clippy::new_without_default, reason = "it makes directories")]
+    pub fn new() -> Self {
         let directory = TempDir::new_in("/dev/shm").expect("a directory");
         fs::create_dir(directory.path().join("tree")).expect("it is ours");
         let repository = Self { directory };
@@ -24,12 +25,13 @@ impl Repository {
         repository
     }
 
-    pub(crate) fn root(&self) -> PathBuf {
+    /// The work tree.
+    pub fn root(&self) -> PathBuf {
         self.directory.path().join("tree")
     }
 
     /// Runs git, which must succeed.
-    pub(crate) fn git(&self, arguments: &[&str]) -> Vec<u8> {
+    pub fn git(&self, arguments: &[&str]) -> Vec<u8> {
         let output = self.try_git(arguments);
         assert!(
             output.status.success(),
@@ -39,7 +41,8 @@ impl Repository {
         output.stdout
     }
 
-    pub(crate) fn try_git(&self, arguments: &[&str]) -> Output {
+    /// Runs git.
+    pub fn try_git(&self, arguments: &[&str]) -> Output {
         Command::new("git")
             .args(arguments)
             .current_dir(self.root())
@@ -54,7 +57,7 @@ impl Repository {
     }
 
     /// Makes the work tree and the index hold exactly `files`, and tells the tree's id.
-    pub(crate) fn hold(&self, files: &Files) -> String {
+    pub fn hold(&self, files: &Files) -> String {
         for entry in fs::read_dir(self.root()).expect("it is ours") {
             let path = entry.expect("it is ours").path();
             if path.ends_with(".git") {
@@ -66,35 +69,20 @@ impl Repository {
                 fs::remove_file(path).expect("it is ours");
             }
         }
-        for (path, node) in &files.0 {
-            let path = self.root().join(OsStr::from_bytes(path));
-            fs::create_dir_all(path.parent().expect("it has one")).expect("it is ours");
-            match node {
-                Node::File {
-                    content,
-                    executable,
-                } => {
-                    fs::write(&path, content).expect("it is ours");
-                    let mode = if *executable { 0o755 } else { 0o644 };
-                    fs::set_permissions(&path, Permissions::from_mode(mode)).expect("it is ours");
-                }
-                Node::Link { target } => {
-                    symlink(OsStr::from_bytes(target), &path).expect("it is ours");
-                }
-            }
-        }
+        files.write_to(&self.root());
         self.id_of_work_tree()
     }
 
     /// The id of what the work tree holds, which the index then holds too.
-    pub(crate) fn id_of_work_tree(&self) -> String {
+    pub fn id_of_work_tree(&self) -> String {
         // Without it git looks at every file, however quickly it has changed.
         let _missing = fs::remove_file(self.root().join(".git/index"));
         self.git(&["add", "--all", "."]);
         self.id_of_index()
     }
 
-    pub(crate) fn id_of_index(&self) -> String {
+    /// The id of the tree that the index holds.
+    pub fn id_of_index(&self) -> String {
         let id = self.git(&["write-tree"]);
         String::from_utf8(id)
             .expect("it is hexadecimal")
@@ -103,9 +91,37 @@ impl Repository {
     }
 
     /// Puts a patch where git finds it, outside of the tree.
-    pub(crate) fn patch_file(&self, patch: &[u8]) -> String {
+    pub fn patch_file(&self, patch: &[u8]) -> String {
         let path = self.directory.path().join("patch");
         fs::write(&path, patch).expect("it is ours");
         path.to_str().expect("it is ours").to_owned()
+    }
+
+    /// Has git apply `patch` to `tree`, which is in the work tree then. False if git refuses `own`, its own patch for the same,
+    /// too, as it does where a symlink to itself becomes a directory.
+    ///
+    /// # Errors
+    /// What git says of a patch that it refuses alone.
+    pub fn takes(
+        &self,
+        tree: &Files,
+        arguments: &[&str],
+        patch: &[u8],
+        own: &[u8],
+    ) -> Result<bool, String> {
+        let apply = |patch: &[u8]| {
+            self.hold(tree);
+            let file = self.patch_file(patch);
+            self.try_git(&[&["apply", "--whitespace=nowarn"], arguments, &[&file]].concat())
+        };
+        let applied = apply(patch);
+        if applied.status.success() {
+            return Ok(true);
+        }
+        if apply(own).status.success() {
+            let told = String::from_utf8_lossy(&applied.stderr);
+            return Err(format!("{told}\n{}", String::from_utf8_lossy(patch)));
+        }
+        Ok(false)
     }
 }

@@ -40,6 +40,7 @@ mod workspace_cli;
 mod workspace_life;
 mod workspace_limits;
 mod workspace_model;
+mod workspace_patches;
 mod workspace_story;
 mod workspace_trees;
 

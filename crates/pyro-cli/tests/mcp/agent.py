@@ -41,6 +41,15 @@ def connected(program, *flags, mode=SESSION, roots=(), cwd="/"):
     return Client(server, mode=mode, list_roots_callback=told_roots if roots else None)
 
 
+def told_by_config(program, *flags):
+    """The server's words as the program itself tells them to a host."""
+    words = [program, "host", "print-config", "generic", *flags]
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    server = json.loads(done.stdout)["mcpServers"]["pyro"]
+    assert server["command"] == program and server["args"][:2] == ["mcp", "serve"], server
+    return server["args"][2:]
+
+
 async def call(client, tool, progress=None, **arguments):
     result = await client.call_tool(tool, arguments, progress_callback=progress)
     if result.is_error:
@@ -114,6 +123,7 @@ async def daily_loop(program, directory):
         failed = await run(command="sh test.sh")
         assert failed["exit_code"] == 1 and failed["state"] == "ended", failed
         assert failed["cwd"] == "/workspace" and failed["environment"] == "debian:12", failed
+        assert failed["execution_mode"] == "guest_vsock", failed
         assert (await run(command="ls -A"))["stdout"] == ".gitignore\nsrc\ntest.sh\n"
 
         listed = await call(client, "workspace_file_list", workspace_id=work, recursive=True)
@@ -182,7 +192,7 @@ async def daily_loop(program, directory):
         assert (await call(client, "workspace_delete", workspace_id=work))["deleted"]
         await refused(client, "not_found", "workspace_status", workspace_id=work)
 
-    flags = ("--repo-url", str(project), "--repo-ref", "main")
+    flags = told_by_config(program, "--repo-url", str(project), "--repo-ref", "main")
     async with connected(program, *flags, mode=ASKED) as client:
         assert client.protocol_version == STATELESS
         assert str(project) in client.instructions
@@ -318,10 +328,35 @@ async def dies(program, directory):
         words = [sys.executable, __file__, "victim", program, work]
         doomed = subprocess.Popen(words)
         await until(run, "sleep 304", True)
+        servers = children(doomed.pid)
+        assert servers, "it has no server"
         doomed.send_signal(signal.SIGKILL)
         doomed.wait()
         await until(run, "sleep 304", False)
+        with anyio.fail_after(20):
+            while any(alive(server) for server in servers):
+                await anyio.sleep(0.05)
         await call(client, "workspace_delete", workspace_id=work)
+
+
+def status(pid):
+    """State and parent of a process."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    state, parent = text.rsplit(")", 1)[1].split()[:2]
+    return state, int(parent)
+
+
+def children(parent):
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return [pid for pid in pids if (status(pid) or ("", 0))[1] == parent]
+
+
+def alive(pid):
+    found = status(pid)
+    return found is not None and found[0] != "Z"
 
 
 async def victim(program, work):

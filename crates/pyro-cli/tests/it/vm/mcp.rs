@@ -13,8 +13,8 @@ use super::world;
 /// The longest that one scenario may take.
 const DEADLINE: Duration = Duration::from_secs(150);
 
-/// Plays a scenario of `agent.py` in `world`, which must end with nothing left of it.
-fn play(world: &World, scenario: &str, more: &[&str]) {
+/// Plays a scenario of a script in `world`, which must end with nothing left of it.
+fn play(world: &World, script: &str, scenario: &str, more: &[&str]) {
     let directory = world.home().join("agent");
     std::fs::create_dir(&directory).unwrap();
     let mut words = vec![
@@ -23,7 +23,7 @@ fn play(world: &World, scenario: &str, more: &[&str]) {
         directory.to_str().unwrap().to_owned(),
     ];
     words.extend(more.iter().map(|&word| word.to_owned()));
-    python(world, "agent.py", &words);
+    python(world, script, &words);
     traces::assert_none(world);
 }
 
@@ -72,24 +72,39 @@ fn tools() -> PathBuf {
 
 #[test]
 fn the_daily_loop_needs_nothing_but_mcp() {
-    play(&world(), "daily_loop", &[]);
+    play(&world(), "agent.py", "daily_loop", &[]);
 }
 
 #[test]
 fn commands_are_bounded_in_time_and_size_and_end_when_they_are_cancelled() {
-    play(&world(), "commands", &[]);
+    play(&world(), "agent.py", "commands", &[]);
 }
 
 #[test]
 fn a_client_that_dies_takes_its_command_with_it() {
-    play(&world(), "dies", &[]);
+    play(&world(), "agent.py", "dies", &[]);
 }
 
 #[test]
 fn fifty_calls_are_answered_side_by_side() {
-    // As many workspaces as one wants: ten take twice as long to make.
-    let workspaces = std::env::var("PYRO_MCP_WORKSPACES").unwrap_or_else(|_| "4".into());
-    play(&world(), "many", &[&workspaces]);
+    // As many workspaces as one wants.
+    let workspaces = std::env::var("PYRO_MCP_WORKSPACES").unwrap_or_else(|_| "10".into());
+    play(&world(), "agent.py", "many", &[&workspaces]);
+}
+
+#[test]
+fn several_attempts_know_nothing_of_each_other() {
+    play(&world(), "stories.py", "parallel", &[]);
+}
+
+#[test]
+fn what_nobody_trusts_is_looked_at_and_a_report_comes_out() {
+    play(&world(), "stories.py", "inspection", &[]);
+}
+
+#[test]
+fn what_is_exported_is_no_way_to_somewhere_else() {
+    play(&world(), "stories.py", "escapes", &[]);
 }
 
 #[test]

@@ -43,6 +43,7 @@ mod workspace_model;
 mod workspace_patches;
 mod workspace_story;
 mod workspace_trees;
+mod workspace_use_cases;
 
 use pyro_testing::World;
 

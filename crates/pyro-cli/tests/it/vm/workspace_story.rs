@@ -9,7 +9,7 @@ use super::shapes::pretty;
 use super::world;
 
 /// What a bug of one word looks like.
-const FIX: &str = "\
+pub(super) const FIX: &str = "\
 diff --git a/src/add.sh b/src/add.sh
 --- a/src/add.sh
 +++ b/src/add.sh
@@ -20,7 +20,7 @@ diff --git a/src/add.sh b/src/add.sh
 +echo $(($1 + $2))
 ";
 
-fn git(checkout: &Path, arguments: &[&str]) -> String {
+pub(super) fn git(checkout: &Path, arguments: &[&str]) -> String {
     let ran = Command::new("git")
         .args(["-C", checkout.to_str().unwrap()])
         .args(["-c", "user.name=a", "-c", "user.email=a@b"])
@@ -37,7 +37,7 @@ fn git(checkout: &Path, arguments: &[&str]) -> String {
 }
 
 /// A checkout with a test that fails.
-fn project(world: &World) -> std::path::PathBuf {
+pub(super) fn project(world: &World) -> std::path::PathBuf {
     let project = world.home().join("project");
     std::fs::create_dir_all(project.join("src")).unwrap();
     let write = |name: &str, text: &str| std::fs::write(project.join(name), text).unwrap();
@@ -58,12 +58,12 @@ fn project(world: &World) -> std::path::PathBuf {
     project
 }
 
-fn run(world: &World, arguments: &[&str]) -> Finished {
+pub(super) fn run(world: &World, arguments: &[&str]) -> Finished {
     let arguments: Vec<&str> = ["workspace"].iter().chain(arguments).copied().collect();
     world.pyro(&arguments).run()
 }
 
-fn done(world: &World, arguments: &[&str]) -> Finished {
+pub(super) fn done(world: &World, arguments: &[&str]) -> Finished {
     let finished = run(world, arguments);
     assert_eq!(
         finished.code(),
@@ -109,6 +109,8 @@ fn a_bug_is_reproduced_fixed_and_brought_home() {
         run(&world, &["exec", "fix", "--", "sh", "test.sh"]).code(),
         1
     );
+    let read = done(&world, &["file", "read", "fix", "src/add.sh"]).stdout_text();
+    assert!(read.ends_with("echo $(($1 - $2))\n"), "{read}");
     let nothing = done(&world, &["diff", "fix"]);
     assert_eq!(nothing.stdout_text(), "");
     assert!(
@@ -161,7 +163,8 @@ fn a_bug_is_reproduced_fixed_and_brought_home() {
         applied.stdout_text(),
         "modified src/add.sh\n  hunk 1 (line 4 of the patch): applied\n"
     );
-    done(&world, &["exec", "fix", "--", "sh", "test.sh"]);
+    let fixed = done(&world, &["exec", "fix", "--json", "--", "sh", "test.sh"]).json();
+    assert_eq!(fixed["execution_mode"], "guest_vsock", "{fixed}");
     done(
         &world,
         &[

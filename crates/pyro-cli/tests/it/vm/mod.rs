@@ -8,6 +8,7 @@ mod disk_rate;
 mod doctor;
 mod environment;
 mod exact;
+mod examples;
 mod exit_codes;
 mod failures;
 mod fallback;

@@ -244,6 +244,7 @@ impl Task {
         let options = ExportOptions {
             format,
             overwrite: Overwrite::Replace,
+            ..ExportOptions::default()
         };
         let quiet = pyro::progress::ignore();
         let all = [".".to_owned()];

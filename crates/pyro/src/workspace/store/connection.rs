@@ -2,13 +2,16 @@
 
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pyro_protocol::code::ErrorCode;
 use rusqlite::Connection;
 
 /// Longest wait for another process that writes.
 const BUSY: Duration = Duration::from_secs(20);
+
+/// Time between two attempts at what does not wait for another process by itself.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// The version of the schema that this program writes.
 const SCHEMA: u32 = 1;
@@ -106,7 +109,7 @@ fn try_open(path: &Path) -> Result<Connection, StoreError> {
         .map_err(make)?;
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
+    write_ahead(&connection)?;
     // What is written down before something is done must be there after a crash of the host.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
@@ -128,6 +131,22 @@ fn try_open(path: &Path) -> Result<Connection, StoreError> {
         newer => return Err(StoreError::Newer { found: newer }),
     }
     Ok(connection)
+}
+
+/// Has the database written ahead. Of several processes that want that of a new one at once, SQLite refuses all but one without
+/// waiting: it cannot tell that from a deadlock.
+fn write_ahead(connection: &Connection) -> Result<(), rusqlite::Error> {
+    let give_up = Instant::now() + BUSY;
+    loop {
+        let done = connection.pragma_update(None, "journal_mode", "WAL");
+        let is_busy = done.as_ref().is_err_and(|error| {
+            error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
+        });
+        if !is_busy || Instant::now() >= give_up {
+            return done;
+        }
+        std::thread::sleep(PAUSE);
+    }
 }
 
 fn is_damaged(error: &rusqlite::Error) -> bool {
@@ -156,4 +175,33 @@ fn put_aside(path: &Path) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    #[test]
+    fn several_that_come_first_at_once_all_open_it() {
+        for _ in 0..20 {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("state/workspaces.db");
+            let together = Barrier::new(8);
+            std::thread::scope(|scope| {
+                let opened: Vec<_> = (0..8)
+                    .map(|_| {
+                        scope.spawn(|| {
+                            together.wait();
+                            open(&path).map(drop)
+                        })
+                    })
+                    .collect();
+                for opened in opened {
+                    opened.join().unwrap().unwrap();
+                }
+            });
+        }
+    }
 }

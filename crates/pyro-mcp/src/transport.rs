@@ -1,10 +1,11 @@
-//! The two streams of the protocol, with bounds: how long a message may be, and how many answers may wait for a client that does
-//! not read.
+//! The two streams of the protocol, with bounds: how long a message may be, how many requests may be in hand, and how many answers
+//! may wait for a client that does not read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use rmcp::model::{GetExtensions as _, JsonRpcMessage};
 use rmcp::service::{RoleServer, RxJsonRpcMessage, TxJsonRpcMessage};
 use rmcp::transport::Transport;
 use rmcp::transport::async_rw::AsyncRwTransport;
@@ -18,25 +19,31 @@ const MAX_MESSAGE: usize = 8 * 1024 * 1024;
 /// Messages that may wait to be written. While there are so many, nothing more is read.
 const MAX_UNWRITTEN: usize = 64;
 
+/// Requests that may be in hand, beyond the calls that may be under way: those are told at once that they are too many. While
+/// there are so many, nothing more is read. Answers are no measure of it: of several requests with one id, one is answered.
+const MAX_IN_HAND: usize = 256;
+
 /// How long the last message may take to be written when all is over.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The transport of a server.
 pub(crate) struct Bounded<R: AsyncRead, W: AsyncWrite> {
     streams: AsyncRwTransport<RoleServer, R, W>,
-    unwritten: Arc<Unwritten>,
+    unwritten: Arc<Count>,
+    in_hand: Arc<Count>,
     ended: CancellationToken,
 }
 
-/// How many messages wait to be written.
+/// How many there are of something that is bounded.
 #[derive(Debug, Default)]
-struct Unwritten {
-    count: AtomicUsize,
+struct Count {
+    now: AtomicUsize,
     fewer: Notify,
 }
 
-/// One of them.
-struct Waiting(Arc<Unwritten>);
+/// One of them, until it is dropped.
+#[derive(Debug)]
+struct Counted(Arc<Count>);
 
 impl<R, W> Bounded<R, W>
 where
@@ -49,6 +56,7 @@ where
         Self {
             streams: streams.with_max_line_length(MAX_MESSAGE),
             unwritten: Arc::default(),
+            in_hand: Arc::default(),
             ended,
         }
     }
@@ -65,7 +73,7 @@ where
         &mut self,
         message: TxJsonRpcMessage<RoleServer>,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send + 'static {
-        let waiting = Waiting::new(&self.unwritten);
+        let waiting = Counted::new(&self.unwritten);
         let sending = self.streams.send(message);
         async move {
             let sent = sending.await;
@@ -75,10 +83,21 @@ where
     }
 
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
-        self.unwritten.few_enough().await;
-        let message = self.streams.receive().await;
-        if message.is_none() {
-            self.ended.cancel();
+        self.unwritten.below(MAX_UNWRITTEN).await;
+        self.in_hand.below(MAX_IN_HAND).await;
+        let mut message = self.streams.receive().await;
+        match &mut message {
+            Some(JsonRpcMessage::Request(asked)) => {
+                // It is dropped with all that belongs to the request, when that has been worked on.
+                let counted = Arc::new(Counted::new(&self.in_hand));
+                asked.request.extensions_mut().insert(counted);
+            }
+            Some(
+                JsonRpcMessage::Response(_)
+                | JsonRpcMessage::Notification(_)
+                | JsonRpcMessage::Error(_),
+            ) => {}
+            None => self.ended.cancel(),
         }
         message
     }
@@ -91,11 +110,12 @@ where
     }
 }
 
-impl Unwritten {
-    async fn few_enough(&self) {
+impl Count {
+    /// Waits until there are fewer than `most`.
+    async fn below(&self, most: usize) {
         loop {
             let fewer = self.fewer.notified();
-            if self.count.load(Ordering::Acquire) < MAX_UNWRITTEN {
+            if self.now.load(Ordering::Acquire) < most {
                 return;
             }
             fewer.await;
@@ -103,16 +123,16 @@ impl Unwritten {
     }
 }
 
-impl Waiting {
-    fn new(unwritten: &Arc<Unwritten>) -> Self {
-        unwritten.count.fetch_add(1, Ordering::AcqRel);
-        Self(Arc::clone(unwritten))
+impl Counted {
+    fn new(count: &Arc<Count>) -> Self {
+        count.now.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(count))
     }
 }
 
-impl Drop for Waiting {
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::AcqRel);
+        self.0.now.fetch_sub(1, Ordering::AcqRel);
         self.0.fewer.notify_one();
     }
 }

@@ -138,8 +138,11 @@ fn a_client_that_never_reads_is_not_read_for_ever() {
     let mut server = bare(&world);
     let mut stdin = server.stdin.take().unwrap();
     stdin.write_all(HELLO.as_bytes()).unwrap();
+    let begun = "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}\n";
+    stdin.write_all(begun.as_bytes()).unwrap();
     let flags = rustix::fs::fcntl_getfl(stdin.as_fd()).unwrap();
     rustix::fs::fcntl_setfl(stdin.as_fd(), flags | rustix::fs::OFlags::NONBLOCK).unwrap();
+    // All of them have one id, of which one answer at a time is written.
     let request = "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"tools/list\"}\n";
     let mut written = 0;
     while takes_more(&stdin) {

@@ -60,7 +60,6 @@ fn several_attempts_at_the_same_bug_know_nothing_of_each_other() {
     let attempts = [("one", "try=1"), ("two", "try=2"), ("three", "try=3")];
     let made = attempts.map(|(name, label)| create(name, label));
     for made in made.map(|made| made.finish()) {
-        assert_eq!(made.code(), 0, "{}", made.stderr_text());
         let made = made.json();
         assert_eq!(made["execution_mode"], "guest_vsock", "{made}");
         assert_eq!(made["workspace_seed"]["mode"], "git_checkout", "{made}");
@@ -255,7 +254,7 @@ fn what_somebody_sent_is_looked_at_without_running_it_here() {
         link.to_str().unwrap(),
     ];
     assert_eq!(inspects(&world, &through).code(), 1);
-    inspects(&world, &["diff", "look"]);
+    inspects(&world, &["diff", "look", "--stat"]);
     inspects(&world, &["summary", "look"]);
     done(&world, &["delete", "look"]);
     traces::assert_none(&world);

@@ -101,14 +101,21 @@ fn try_open(path: &Path) -> Result<Connection, StoreError> {
             .map_err(make)?;
     }
     // SQLite would make it readable to all whom the umask lets.
-    std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
+    let made = std::fs::OpenOptions::new()
+        .create_new(true)
+        .write(true)
         .mode(0o600)
-        .open(path)
-        .map_err(make)?;
+        .open(path);
+    match made {
+        Ok(_) => {}
+        // It is not opened here: closing it would take SQLite's locks of this process away.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(source) => return Err(make(source)),
+    }
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
+    // One that reads first and writes then is not waited for: what it has read may be old by then.
+    connection.set_transaction_behavior(rusqlite::TransactionBehavior::Immediate);
     write_ahead(&connection)?;
     // What is written down before something is done must be there after a crash of the host.
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -117,8 +124,7 @@ fn try_open(path: &Path) -> Result<Connection, StoreError> {
     match found {
         SCHEMA => {}
         0 => {
-            let transaction =
-                connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            let transaction = connection.transaction()?;
             // Another process may have made it meanwhile.
             let now: u32 =
                 transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
@@ -184,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn several_that_come_first_at_once_all_open_it() {
+    fn several_that_come_first_at_once_all_read_and_write() {
         for _ in 0..20 {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("state/workspaces.db");
@@ -194,7 +200,17 @@ mod tests {
                     .map(|_| {
                         scope.spawn(|| {
                             together.wait();
-                            open(&path).map(drop)
+                            let mut connection = open(&path)?;
+                            // As all transactions here do: they look, and then they write.
+                            for _ in 0..10 {
+                                let transaction = connection.transaction()?;
+                                let text = "SELECT count(*) FROM workspace";
+                                transaction.query_row(text, [], |row| row.get::<_, u64>(0))?;
+                                transaction.execute("DELETE FROM command WHERE 0", [])?;
+                                transaction.pragma_update(None, "application_id", 1)?;
+                                transaction.commit()?;
+                            }
+                            Ok::<(), StoreError>(())
                         })
                     })
                     .collect();

@@ -22,8 +22,9 @@ impl Read for Endless {
         let count = Read::read(&mut &self.archive[self.at..], buffer)?;
         self.at += count;
         if count == 0 {
-            println!("ready");
-            std::io::stdout().flush()?;
+            let mut stdout = std::io::stdout();
+            writeln!(stdout, "ready")?;
+            stdout.flush()?;
             loop {
                 std::thread::park();
             }

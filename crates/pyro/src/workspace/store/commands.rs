@@ -56,7 +56,13 @@ impl Writer {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name before may hold spaces and parentheses.
         let (_, rest) = stat.rsplit_once(')')?;
-        let started = rest.split_whitespace().nth(19)?;
+        let mut fields = rest.split_whitespace();
+        // One that is dead keeps its number until its parent has looked, which some never do.
+        let is_dead = matches!(fields.next()?, "Z" | "X");
+        if is_dead {
+            return None;
+        }
+        let started = fields.nth(18)?;
         let mut text = pid.to_string();
         let _ = write!(text, " {started}");
         Some(Self(text))
@@ -253,4 +259,29 @@ fn read(row: &Row<'_>) -> rusqlite::Result<CommandRecord> {
         timed_out: row.get("timed_out")?,
         truncated: row.get("truncated")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_process_that_nobody_looked_after_does_not_live() {
+        assert!(Writer::this().lives());
+        let mut child = std::process::Command::new("sleep")
+            .arg("1000")
+            .spawn()
+            .unwrap();
+        let writer = Writer::of(child.id()).unwrap();
+        assert!(writer.lives());
+        child.kill().unwrap();
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while writer.lives() {
+            assert!(std::time::Instant::now() < until);
+            std::thread::yield_now();
+        }
+        assert!(std::path::Path::new(&format!("/proc/{}", child.id())).exists());
+        child.wait().unwrap();
+        assert!(!writer.lives());
+    }
 }

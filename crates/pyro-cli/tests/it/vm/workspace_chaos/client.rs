@@ -58,7 +58,7 @@ pub(super) struct Client {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
     /// Held open: a server ends with its input.
-    _input: Option<ChildStdin>,
+    input: Option<ChildStdin>,
     is_server: bool,
     begun: Instant,
 }
@@ -138,7 +138,7 @@ impl Client {
             .unwrap();
         Self {
             lines: BufReader::new(child.stdout.take().unwrap()).lines(),
-            _input: child.stdin.take(),
+            input: child.stdin.take(),
             child,
             is_server,
             begun: Instant::now(),
@@ -146,7 +146,7 @@ impl Client {
     }
 
     async fn say(&mut self, message: &Value) {
-        let input = self._input.as_mut().unwrap();
+        let input = self.input.as_mut().unwrap();
         let line = format!("{message}\n");
         input.write_all(line.as_bytes()).await.unwrap();
     }

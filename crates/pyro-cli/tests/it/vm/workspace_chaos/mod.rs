@@ -107,7 +107,7 @@ struct Chaos {
 }
 
 impl Chaos {
-    async fn new(seed: u64) -> Self {
+    fn new(seed: u64) -> Self {
         let world = world();
         let paths = HostPaths::of(world.home().join("host"));
         fs::create_dir_all(paths.root().join("out")).unwrap();
@@ -143,23 +143,27 @@ impl Chaos {
             extra.delete().await.unwrap();
         }
         self.trees.retain(|id, _| Some(id) == main.as_ref());
-        let id = match main {
-            Some(id) => id,
-            None => {
-                let mut options = CreateOptions::new("debian:12");
-                let source = SeedSource::GitCheckout {
-                    path: self.paths.project(),
-                    untracked: false,
-                };
-                options.seed = SeedOptions::new(source, SeedOrigin::ManualSeedPath);
-                let quiet = pyro::progress::ignore();
-                let made = self.entrance.create_workspace(options, &quiet).await;
-                let id = made.unwrap().workspace_id;
-                self.trees.insert(id.clone(), self.baseline.clone());
-                id
-            }
+        let id = if let Some(id) = main {
+            id
+        } else {
+            self.created().await
         };
         self.main = Some(id.clone());
+        id
+    }
+
+    /// A new workspace that begins with the project.
+    async fn created(&mut self) -> String {
+        let mut options = CreateOptions::new("debian:12");
+        let source = SeedSource::GitCheckout {
+            path: self.paths.project(),
+            untracked: false,
+        };
+        options.seed = SeedOptions::new(source, SeedOrigin::ManualSeedPath);
+        let quiet = pyro::progress::ignore();
+        let made = self.entrance.create_workspace(options, &quiet).await;
+        let id = made.unwrap().workspace_id;
+        self.trees.insert(id.clone(), self.baseline.clone());
         id
     }
 
@@ -323,7 +327,7 @@ async fn nothing_finished_is_lost_and_nothing_is_left_whoever_is_killed() {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let seed = setting("PYRO_CHAOS_SEED").unwrap_or(since.as_secs());
     let rounds = setting("PYRO_CHAOS_ROUNDS").unwrap_or(ROUNDS);
-    let mut chaos = Chaos::new(seed).await;
+    let mut chaos = Chaos::new(seed);
     for round in 0..usize::try_from(rounds).unwrap() {
         let story = format!("seed {seed}, round {round}");
         chaos.round(round, &story).await;

@@ -50,11 +50,11 @@ pub(super) async fn workspaces(
         loop {
             // Jobs go on without their client, for some moments.
             let logs = workspace.logs(0).await.unwrap();
-            let mut running = logs.entries.iter();
-            if running.all(|entry| entry.command.state != "running") {
+            let mut entries = logs.entries.iter();
+            let Some(running) = entries.find(|entry| entry.command.state == "running") else {
                 break;
-            }
-            assert!(Instant::now() < until, "{story}: {logs:?}");
+            };
+            assert!(Instant::now() < until, "{story}: {running:?}");
             sleep(LOOK).await;
         }
         found.insert(id, tree);

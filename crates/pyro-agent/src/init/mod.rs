@@ -19,6 +19,7 @@ mod netlink;
 mod network;
 mod port;
 mod power;
+mod spare;
 mod vsock;
 
 use std::future::pending;

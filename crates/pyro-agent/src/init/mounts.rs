@@ -16,6 +16,7 @@ use rustix::mount::{MountFlags, OpenTreeFlags, mount, mount_move, open_tree};
 use super::cmdline::RootDisks;
 use super::disk;
 use super::fault::Fault;
+use super::spare;
 use crate::serve::Layers;
 
 const IMAGE: &str = "/pyro/image";
@@ -23,6 +24,7 @@ const UPPER: &str = "/pyro/upper";
 const UPPER_LAYER: &str = "/pyro/upper/upper";
 const CGROUPS: &str = "/sys/fs/cgroup";
 const KEPT: &str = "/pyro/upper/agent";
+const SPARE: &str = "/pyro/upper/spare";
 const ROOT: &str = "/pyro/root";
 
 /// Mounts what the boot itself needs.
@@ -57,8 +59,11 @@ pub(super) fn enter_root(disks: &RootDisks) -> Result<Below, Fault> {
     // Whatever the kernel was built to do by itself: what was changed is told from the upper
     // layer, which says it all without redirections and copies of metadata alone.
     let options = c"lowerdir=/pyro/image,upperdir=/pyro/upper/upper,workdir=/pyro/upper/work,redirect_dir=nofollow,metacopy=off";
+    spare::give_up(Path::new(SPARE));
     mount(c"overlay", ROOT, c"overlay", MountFlags::NOATIME, options)
         .map_err(|errno| Fault::kernel(format!("mounting the overlay: {errno}")))?;
+    // A full disk that keeps none boots this time.
+    let _ = spare::take(Path::new(SPARE));
     let open = |path: &str| {
         rustix::fs::open(path, DIRECTORY, Mode::empty())
             .map_err(|errno| Fault::agent(format!("opening {path}: {errno}")))

@@ -5,8 +5,11 @@
 //! walks/.new-<number>              one that is being written
 //! baselines/<name>                 one that somebody named; a second name of the same file
 //! ```
+//!
+//! Where the disk is full, a manifest is written to memory and kept by nobody: what only reads a tree needs no room.
 
 use std::fs::File;
+use std::io::{self, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,16 +17,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use pyro_protocol::code::{ErrorCode, ErrorReply};
 use pyro_protocol::index::{BaselineName, TreeScope};
 use pyro_protocol::limits::{MAX_BASELINES, MAX_TREE_INDEXES};
-use rustix::fs::{AtFlags, Dir, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, MemfdFlags, Mode, OFlags};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
-use crate::files::fault::{Outcome, at, fault};
+use crate::files::fault::{Outcome, at, fault, io_at};
 use pyro_archive::beneath::DIRECTORY;
 
 const WALKS: &str = "walks";
 const BASELINES: &str = "baselines";
 const UNFINISHED: &str = ".new-";
+
+/// A disk with less room is full: manifests of the largest trees take some ten MiB.
+const ROOM_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The most that a manifest takes of the memory, in bytes: of a tree of half a million entries.
+const MAX_IN_MEMORY: u64 = 64 * 1024 * 1024;
 
 /// Name of the manifest of one scope.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -74,6 +83,15 @@ impl Home {
     /// Begins a manifest.
     pub(super) fn begin(&self) -> Outcome<Unfinished<'_>> {
         let ready = self.ready()?;
+        if !has_room(&ready.walks) {
+            let flags = MemfdFlags::CLOEXEC;
+            let file = rustix::fs::memfd_create("manifest", flags).map_err(kept)?;
+            return Ok(Unfinished {
+                ready,
+                name: None,
+                file: File::from(file),
+            });
+        }
         let number = self.unfinished.fetch_add(1, Ordering::Relaxed);
         let name = format!("{UNFINISHED}{number}");
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
@@ -81,7 +99,7 @@ impl Home {
             .map_err(kept)?;
         Ok(Unfinished {
             ready,
-            name,
+            name: Some(name),
             file: File::from(file),
         })
     }
@@ -153,23 +171,54 @@ impl Home {
 /// A manifest that is being written. It is removed unless it is kept.
 pub(super) struct Unfinished<'a> {
     ready: &'a Ready,
-    name: String,
+    /// None in memory.
+    name: Option<String>,
     file: File,
+}
+
+/// Where a manifest is written.
+#[derive(Debug)]
+pub(super) struct Sink<'a> {
+    file: &'a File,
+    left: u64,
+}
+
+impl Write for Sink<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() as u64 > self.left {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let written = self.file.write(bytes)?;
+        self.left -= written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 impl Unfinished<'_> {
     /// Where to write it.
-    pub(super) fn file(&self) -> &File {
-        &self.file
+    pub(super) fn sink(&self) -> Sink<'_> {
+        let left = match self.name {
+            Some(_) => u64::MAX,
+            None => MAX_IN_MEMORY,
+        };
+        Sink {
+            file: &self.file,
+            left,
+        }
     }
 
     /// Makes it the baseline `name` too, which lasts through a crash of the machine.
     pub(super) fn name(&self, name: &BaselineName) -> Outcome<()> {
         let baselines = &self.ready.baselines;
+        let own = self.name.as_ref().ok_or_else(|| kept(Errno::NOSPC))?;
         rustix::fs::fsync(&self.file).map_err(kept)?;
         let linked = rustix::fs::linkat(
             &self.ready.walks,
-            &self.name,
+            own,
             baselines,
             name.as_str(),
             AtFlags::empty(),
@@ -183,25 +232,43 @@ impl Unfinished<'_> {
 
     /// Opens it for reading, from its beginning.
     pub(super) fn open(&self) -> Outcome<File> {
+        let Some(name) = &self.name else {
+            let mut file = self.file.try_clone().map_err(kept_io)?;
+            file.rewind().map_err(kept_io)?;
+            return Ok(file);
+        };
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.ready.walks, &self.name, flags, Mode::empty())
+        rustix::fs::openat(&self.ready.walks, name, flags, Mode::empty())
             .map(File::from)
             .map_err(kept)
     }
 
-    /// Keeps it as the manifest of `key` for the next walk.
+    /// Keeps it as the manifest of `key` for the next walk, if it is on the disk.
     pub(super) fn keep(self, key: &Key) -> Outcome<()> {
         let walks = &self.ready.walks;
-        rustix::fs::renameat(walks, &self.name, walks, &key.0).map_err(kept)?;
+        let Some(name) = &self.name else {
+            return Ok(());
+        };
+        rustix::fs::renameat(walks, name, walks, &key.0).map_err(kept)?;
         forget_oldest(walks)
     }
 }
 
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
-        // Once it is kept the name is gone.
-        let _ = rustix::fs::unlinkat(&self.ready.walks, &self.name, AtFlags::empty());
+        if let Some(name) = &self.name {
+            // Once it is kept the name is gone.
+            let _ = rustix::fs::unlinkat(&self.ready.walks, name, AtFlags::empty());
+        }
     }
+}
+
+/// Whether there is room for a manifest and its name. A disk that does not tell has some.
+fn has_room(directory: &OwnedFd) -> bool {
+    rustix::fs::fstatvfs(directory).map_or(true, |found| {
+        found.f_bavail.saturating_mul(found.f_frsize) >= ROOM_BYTES
+            && (found.f_files == 0 || found.f_favail > 0)
+    })
 }
 
 /// Removes the manifests that were written least lately.
@@ -274,4 +341,8 @@ fn exists(name: &BaselineName) -> ErrorReply {
 
 fn kept(errno: Errno) -> ErrorReply {
     at(b"the store of manifests")(errno)
+}
+
+fn kept_io(error: io::Error) -> ErrorReply {
+    io_at(b"the store of manifests")(error)
 }

@@ -9,7 +9,7 @@ use pyro_protocol::index::{BaselineName, TreeDigest, TreeScope};
 
 use super::clock::Clock;
 use super::hash::{Counters, Hasher};
-use super::home::{Home, Key, Unfinished};
+use super::home::{Home, Key, Sink, Unfinished};
 use super::manifest::{Head, Reader, Totals, Writer, totals};
 use super::scan::{Scan, Tally};
 use super::tell::damaged;
@@ -74,7 +74,7 @@ impl<'a> Tools<'a> {
         self,
         scope: &TreeScope,
         known: Option<Reader>,
-        walk: impl FnOnce(Scan<'_, BufWriter<&File>>) -> Outcome<(Totals, Tally)>,
+        walk: impl FnOnce(Scan<'_, BufWriter<Sink<'_>>>) -> Outcome<(Totals, Tally)>,
     ) -> Outcome<Written<'a>> {
         let began = self.clock.now();
         let head = Head {
@@ -84,7 +84,7 @@ impl<'a> Tools<'a> {
         let unfinished = self.home.begin()?;
         let (totals, tally) = walk(Scan {
             known: known.filter(|known| is_usable(known.head().began, began)),
-            writer: Writer::new(BufWriter::new(unfinished.file()), &head)?,
+            writer: Writer::new(BufWriter::new(unfinished.sink()), &head)?,
             hash: scope.hash,
             layer: false,
             exclude: anywhere(&scope.exclude)?,

@@ -68,7 +68,7 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Writes what is left and the totals.
+    /// Writes what is left and the totals, out of every buffer: one that is dropped tells of no full disk.
     pub(crate) fn finish(mut self) -> Outcome<Totals> {
         if self.records > 0 {
             self.write_block()?;
@@ -76,6 +76,7 @@ impl<W: Write> Writer<W> {
         self.totals.generation = TreeDigest(self.generation.finalize_reset().into());
         self.block.extend_from_slice(&self.totals.encode());
         self.write_block()?;
+        self.file.flush().map_err(failed)?;
         Ok(self.totals)
     }
 

@@ -12,7 +12,15 @@ use crate::files::fault::at;
 
 /// The reply for `error`, with its sources.
 pub(crate) fn reply(error: &ExtractError) -> ErrorReply {
-    ErrorReply::new(code(error), chain(error))
+    let code = code(error);
+    match error {
+        // Which step met the full disk helps nobody.
+        ExtractError::System { path, errno, .. } if code == ErrorCode::NoSpace => {
+            let path = if path.is_empty() { "." } else { path };
+            at(path.as_bytes())(*errno)
+        }
+        _ => ErrorReply::new(code, chain(error)),
+    }
 }
 
 fn code(error: &ExtractError) -> ErrorCode {

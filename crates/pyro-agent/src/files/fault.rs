@@ -35,9 +35,10 @@ pub(crate) fn at(path: &[u8]) -> impl Fn(Errno) -> ErrorReply + '_ {
                 ErrorCode::FailedPrecondition,
                 "lies on a read-only file system",
             ),
-            Errno::NOSPC | Errno::DQUOT => {
-                (ErrorCode::NoSpace, "cannot be written: the disk is full")
-            }
+            Errno::NOSPC | Errno::DQUOT => (
+                ErrorCode::NoSpace,
+                "cannot be written: the guest's disk is full",
+            ),
             Errno::FBIG => (ErrorCode::LimitExceeded, "is larger than a file can be"),
             Errno::NAMETOOLONG => (ErrorCode::InvalidArgument, "has a name that is too long"),
             Errno::ACCESS | Errno::PERM => (ErrorCode::PermissionDenied, "is not permitted"),
@@ -62,6 +63,7 @@ pub(crate) fn at(path: &[u8]) -> impl Fn(Errno) -> ErrorReply + '_ {
 pub(crate) fn io_at(path: &[u8]) -> impl Fn(std::io::Error) -> ErrorReply + '_ {
     move |error| match Errno::from_io_error(&error) {
         Some(errno) => at(path)(errno),
+        None if error.kind() == std::io::ErrorKind::StorageFull => at(path)(Errno::NOSPC),
         None => ErrorReply::new(
             ErrorCode::GuestError,
             format!("`{}`: {error}", String::from_utf8_lossy(path)),

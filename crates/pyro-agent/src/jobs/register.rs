@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::disk_ring::DiskRing;
 use crate::exec::{Input, Output, Reaper, drive};
+use crate::files::fault::io_at;
 use crate::machine::Freezer;
 use crate::wire::Heard;
 
@@ -182,12 +183,7 @@ impl Jobs {
 
     fn begin(&self, reaper: &Reaper, exec: Exec) -> Result<Rc<Job>, ErrorReply> {
         self.register.borrow_mut().make_room()?;
-        let rings = rings(&self.directory).map_err(|error| {
-            ErrorReply::new(
-                ErrorCode::GuestError,
-                format!("making room for the job's output: {error}"),
-            )
-        })?;
+        let rings = rings(&self.directory).map_err(io_at(b"the job's output"))?;
         let (frame_sender, frames) = mpsc::channel(INPUT_QUEUE);
         let job = self
             .register

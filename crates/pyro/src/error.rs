@@ -320,7 +320,9 @@ fn guest_hint(code: ErrorCode) -> Option<String> {
         ErrorCode::NotFound => {
             Some("look at what the environment has with `--shell 'ls'` or choose another".into())
         }
-        ErrorCode::NoSpace => Some("the guest's disk is full: write less".into()),
+        ErrorCode::NoSpace => Some(
+            "remove what is not needed in the guest; `pyro workspace reset` works although its disk is full".into(),
+        ),
         _ => None,
     }
 }

@@ -302,6 +302,9 @@ impl TreeError {
             Self::NotACheckout { above: None, .. } => {
                 "write the patch to a file instead, or run `git init` there first"
             }
+            Self::Unpack { path, source } if extract_code(source) == ErrorCode::NoSpace => {
+                return Some(format!("make room on the disk of `{}`", path.display()));
+            }
             Self::Stream(_)
             | Self::Unpack { .. }
             | Self::Unexpected { .. }

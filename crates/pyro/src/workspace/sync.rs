@@ -26,7 +26,7 @@ use crate::error::Error;
 use crate::tree::stream::{pack_seed, pack_some, receive_tree};
 use crate::tree::{
     Links, LocalEntry, LocalKind, Overwrite, PackLimits, SeedHost, SeedLimits, SeedSource,
-    SyncRules, UnpackOptions, hash, local_manifest,
+    SeedSummary, SyncRules, TreeError, UnpackOptions, hash, local_manifest,
 };
 use crate::{Progress, ProgressSink, text};
 
@@ -198,9 +198,8 @@ impl Workspace {
         let (stream, work) = pack_some(source, compared.differ, limits, progress.clone())?;
         let target = Target::workspace(below.as_bytes());
         let end = edit.commit_with(self, live, target, stream, progress).await;
-        // The thread knows better why the stream ended.
-        let packed = work.done().await?;
-        sync.entry_count = end?.entries;
+        let (end, packed) = both_ends(end, work.done().await)?;
+        sync.entry_count = end.entries;
         sync.bytes_written = packed.bytes_written;
         Ok(sync)
     }
@@ -256,8 +255,8 @@ impl Workspace {
         let end = GuestEdit::default()
             .commit_with(self, live, target, stream, progress)
             .await;
-        let packed = work.done().await?;
-        sync.entry_count = end?.entries;
+        let (end, packed) = both_ends(end, work.done().await)?;
+        sync.entry_count = end.entries;
         sync.bytes_written = packed.bytes_written;
         Ok(sync)
     }
@@ -365,6 +364,24 @@ impl Workspace {
             workspace_id: self.id.clone(),
             execution_mode: EXECUTION_MODE,
             workspace_sync: sync,
+        }
+    }
+}
+
+/// What both ends of a transfer came to. The packer knows better why its stream ended, unless that was because its reader left.
+fn both_ends<E>(
+    end: Result<E, Error>,
+    packed: Result<SeedSummary, TreeError>,
+) -> Result<(E, SeedSummary), Error> {
+    match (end, packed) {
+        (Err(error), Err(TreeError::Stream(source)))
+            if source.kind() == std::io::ErrorKind::BrokenPipe =>
+        {
+            Err(error)
+        }
+        (end, packed) => {
+            let packed = packed?;
+            Ok((end?, packed))
         }
     }
 }

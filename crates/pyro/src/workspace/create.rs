@@ -154,6 +154,15 @@ impl Pyro {
 impl Workspace {
     /// Makes the directory, takes the lock, and writes the record: from now on somebody cleans up whatever happens.
     pub(super) async fn begin(&self, row: &Row) -> Result<lock::Lock, Error> {
+        let begun = self.write_first(row).await;
+        if begun.is_err() {
+            // No record names it. What cannot be removed now is by who clears up.
+            let _ = self.place().remove();
+        }
+        begun
+    }
+
+    async fn write_first(&self, row: &Row) -> Result<lock::Lock, Error> {
         let lock = loop {
             self.place().make()?;
             match lock::take(&self.place().lock()).await? {
@@ -175,10 +184,10 @@ impl Workspace {
             .db(move |store| store.insert(&written, most))
             .await?
         {
-            return Ok(lock);
+            Ok(lock)
+        } else {
+            Err(self.pyro.too_many())
         }
-        self.place().remove()?;
-        Err(self.pyro.too_many())
     }
 
     async fn make(

@@ -139,6 +139,13 @@ impl WorkspaceError {
             Self::State { id, remedy, .. } => {
                 remedy.map(|verb| format!("`pyro workspace {verb} {id}` helps"))
             }
+            Self::Stopped {
+                id,
+                code: ErrorCode::NoSpace,
+                ..
+            } => Some(format!(
+                "make room on the host's disk, then `pyro workspace start {id}` starts it again: its files are kept"
+            )),
             Self::Stopped { id, .. } => Some(format!(
                 "its files are kept: `pyro workspace start {id}` starts it again"
             )),

@@ -5,6 +5,7 @@
 use std::sync::PoisonError;
 
 use pyro_protocol::capture::Capture;
+use pyro_protocol::code::ErrorCode;
 use pyro_protocol::exec::{ExecEnd, signal_name};
 use serde_json::json;
 
@@ -13,7 +14,7 @@ use super::history::{MAX_OUTPUT, save_outputs};
 use super::live::Live;
 use super::payload::{EXECUTION_MODE, WORKSPACE_PATH, WorkspaceExecPayload};
 use super::store::{CommandRecord, CommandState, Facts, NewCommand, Writer};
-use super::{Workspace, now};
+use super::{Workspace, now, unless_full};
 use crate::environment::defaults;
 use crate::error::Error;
 use crate::exec::{Exec, ExecOptions, ExecOutput, StdinWriter};
@@ -51,7 +52,7 @@ impl Workspace {
             Ok(call) => call,
             Err(error) => {
                 record.state = CommandState::Interrupted;
-                self.end_command(&record).await?;
+                let _ = self.end_command(&record).await;
                 return self.explained(&live, Err(error)).await;
             }
         };
@@ -142,10 +143,16 @@ impl Workspace {
     /// Has what was written in the guest reach its disk, where a killed machine does not lose it.
     ///
     /// # Errors
-    /// The end of the machine, which may have lost it.
+    /// The end of the machine, which may have lost it, and a disk that refuses what the guest writes.
     pub(super) async fn sync(&self, live: &Live) -> Result<(), Error> {
         let request = json!({"action": "sync", "timeout_ms": SYNC_MS});
         match live.call(&request).await {
+            // Engines that do not stop a guest whose disk the host cannot write tell the guest, whose kernel drops what it had.
+            Err(Error::Guest(reply))
+                if matches!(reply.code, ErrorCode::GuestError | ErrorCode::NoSpace) =>
+            {
+                Err(Error::Guest(reply))
+            }
             // A guest that is slow to write goes on doing so.
             Ok(_) | Err(Error::Guest(_)) => Ok(()),
             Err(error) => self.explained(live, Err(error)).await,
@@ -189,7 +196,8 @@ impl WorkspaceExec {
                 }
                 Err(error) => {
                     self.record.state = CommandState::Interrupted;
-                    self.write().await?;
+                    // Why it broke off is the better story.
+                    let _ = self.write().await;
                     return self.workspace.explained(&self.live, Err(error)).await;
                 }
             }
@@ -201,7 +209,7 @@ impl WorkspaceExec {
             if let Err(error) = self.workspace.sync(&self.live).await {
                 // It ended, but what it wrote may be lost.
                 self.record.state = CommandState::Interrupted;
-                self.write().await?;
+                let _ = self.write().await;
                 return Err(error);
             }
             self.record.state = CommandState::Ended;
@@ -213,16 +221,18 @@ impl WorkspaceExec {
         Ok(ExecOutput::End(end))
     }
 
+    /// Writes the command down as it is now, with its outputs. A full disk keeps less of it: that is no reason to hide the
+    /// end of a command that must not be run twice.
     async fn write(&mut self) -> Result<(), Error> {
-        self.record.truncated = self.stdout.truncated() || self.stderr.truncated();
-        save_outputs(
+        let saved = save_outputs(
             self.workspace.place().commands(),
             self.record.sequence,
             self.stdout.clone().into_bytes(),
             self.stderr.clone().into_bytes(),
-        )
-        .await?;
-        self.workspace.end_command(&self.record).await?;
+        );
+        let whole = unless_full(saved.await.map(|()| true), false)?;
+        self.record.truncated = !whole || self.stdout.truncated() || self.stderr.truncated();
+        unless_full(self.workspace.end_command(&self.record).await, ())?;
         self.written = true;
         Ok(())
     }

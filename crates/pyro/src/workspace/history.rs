@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use pyro_image::blocking::blocking;
 
-use super::Workspace;
 use super::payload::{CommandSummary, EXECUTION_MODE, LogEntry, LogsPayload};
 use super::store::{CommandRecord, CommandState, Writer};
+use super::{Workspace, unless_full};
 use crate::error::Error;
 
 /// The most that is kept of an output of a command: half of it its head, half its tail.
@@ -57,8 +57,13 @@ impl Workspace {
         })
     }
 
-    /// Writes down the end of commands whose client is dead, and of jobs that have ended.
+    /// Writes down the end of commands whose client is dead, and of jobs that have ended; where the disk is full, when there is
+    /// room for it.
     pub(super) async fn refresh_commands(&self) -> Result<(), Error> {
+        unless_full(self.write_ends().await, ())
+    }
+
+    async fn write_ends(&self) -> Result<(), Error> {
         let id = self.id.clone();
         let running = self
             .pyro
@@ -126,7 +131,7 @@ impl CommandSummary {
     }
 }
 
-/// Keeps the outputs of a command.
+/// Keeps the outputs of a command: all of them or none.
 pub(super) async fn save_outputs(
     directory: PathBuf,
     sequence: u64,
@@ -141,11 +146,16 @@ pub(super) async fn save_outputs(
                 let _ = std::fs::remove_file(&path);
                 continue;
             }
-            write(&path, bytes).map_err(|source| Error::Io {
-                action: "write",
-                path,
-                source,
-            })?;
+            if let Err(source) = write(&path, bytes) {
+                for stream in ["stdout", "stderr"] {
+                    let _ = std::fs::remove_file(output_path(&directory, sequence, stream));
+                }
+                return Err(Error::Io {
+                    action: "write",
+                    path,
+                    source,
+                });
+            }
         }
         drop_oldest(&directory);
         Ok(())

@@ -4,11 +4,11 @@ use pyro_protocol::job::{JobOutput, JobState, JobStatus, JobStream};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::Workspace;
 use super::exec::in_workspace;
 use super::history::{MAX_OUTPUT, save_outputs};
 use super::live::Live;
 use super::store::{CommandRecord, CommandState, Writer};
+use super::{Workspace, unless_full};
 use crate::error::Error;
 use crate::exec::ExecOptions;
 use crate::text;
@@ -79,14 +79,17 @@ impl Workspace {
         let status = match self.explained(&live, started).await {
             Ok(status) => status,
             Err(error) => {
-                self.interrupt(record).await?;
+                let _ = self.interrupt(record).await;
                 return Err(error);
             }
         };
         let (id, sequence, job_id) = (self.id.clone(), record.sequence, status.job_id.clone());
-        self.pyro
+        let named = self
+            .pyro
             .db(move |store| store.set_job(&id, sequence, &job_id))
-            .await?;
+            .await;
+        // It runs, and is found by its id all the same.
+        unless_full(named, ())?;
         record.job_id = Some(status.job_id.clone());
         Ok(self.job_payload(Some(&record), &status))
     }

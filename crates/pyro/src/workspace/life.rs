@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use pyro_protocol::code::ErrorCode;
 use pyro_protocol::supervise::{ControlReply, ControlRequest, Start};
+
+use tokio::time::{Instant, sleep};
 
 use super::events::Event;
 use super::machine::{Launch, expiry};
@@ -17,6 +20,12 @@ use crate::machine::new_id;
 
 /// Longest time for a supervisor to pause a machine, let it run on, or change when it ends.
 const CONTROL_DEADLINE: Duration = Duration::from_secs(45);
+
+/// How long a disk that was removed may take its room: until the kernel has taken back all of the VMM that was killed.
+const FREED_WITHIN: Duration = Duration::from_secs(3);
+
+/// Time between two looks at whether there is room.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// What is to be changed of a workspace.
 #[derive(Clone, Debug, Default)]
@@ -141,15 +150,14 @@ impl Workspace {
     pub async fn delete(&self) -> Result<DeletedWorkspace, Error> {
         match self.hold(Wish::Delete).await {
             Ok(Some(mut held)) => {
-                let row = &mut held.row;
-                row.state = WorkspaceState::Deleting;
-                row.transition = Some(Transition::Delete);
-                let written = row.clone();
-                self.pyro.db(move |store| store.set_state(&written)).await?;
-                self.delete_settled(row).await?;
+                self.delete_held(&mut held.row).await?;
             }
             Ok(None) => {}
             Err(Error::Workspace(error)) if matches!(*error, WorkspaceError::Damaged { .. }) => {
+                self.forget().await?;
+            }
+            Err(error) if error.code() == ErrorCode::NotFound && self.row().await.is_ok() => {
+                // Its directory went, and then there was no room to write that down.
                 self.forget().await?;
             }
             Err(error) => return Err(error),
@@ -162,6 +170,34 @@ impl Workspace {
             workspace_id: self.id.clone(),
             deleted: true,
             reason,
+        }
+    }
+
+    /// Writes down that a workspace is being removed, and removes it.
+    ///
+    /// A full disk does not keep it: what goes makes the room that the record needs.
+    pub(super) async fn delete_held(&self, row: &mut Row) -> Result<(), Error> {
+        row.state = WorkspaceState::Deleting;
+        row.transition = Some(Transition::Delete);
+        let written = row.clone();
+        match self.pyro.db(move |store| store.set_state(&written)).await {
+            Err(error) if error.code() == ErrorCode::NoSpace => {
+                if let Some(live) = self.machine_of(row) {
+                    live.stop(false).await?;
+                }
+                // It goes in one step, as nothing says that it is going: without its directory it is forgotten.
+                self.place().remove_at_once()?;
+            }
+            written => written?,
+        }
+        let until = Instant::now() + FREED_WITHIN;
+        loop {
+            match self.delete_settled(row).await {
+                Err(error) if error.code() == ErrorCode::NoSpace && Instant::now() < until => {
+                    sleep(LOOK).await;
+                }
+                deleted => return deleted,
+            }
         }
     }
 

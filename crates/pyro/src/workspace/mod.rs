@@ -44,6 +44,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pyro_image::blocking::blocking;
+use pyro_protocol::code::ErrorCode;
 
 use crate::Pyro;
 use crate::error::Error;
@@ -155,12 +156,17 @@ impl Pyro {
         let database = self.database.clone();
         let path = self.settings.home.workspace_database();
         blocking(move || {
-            let mut store = database.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let store = match &mut *store {
+            let mut opened = database.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let store = match &mut *opened {
                 Some(store) => store,
                 empty => empty.insert(Store::open(&path)?),
             };
-            work(store)
+            let outcome = work(store).map_err(|error| store.told(error));
+            if !store.can_write() {
+                // There may be room when it is needed next.
+                *opened = None;
+            }
+            outcome
         })
         .await
         .map_err(|error| WorkspaceError::from(error).into())
@@ -280,9 +286,11 @@ impl Workspace {
         .into()
     }
 
+    /// Writes down that it was used. A full disk is no reason to fail what was done.
     async fn touch(&self) -> Result<(), Error> {
         let id = self.id.clone();
-        self.pyro.db(move |store| store.touch(&id, now())).await
+        let touched = self.pyro.db(move |store| store.touch(&id, now())).await;
+        unless_full(touched, ())
     }
 }
 
@@ -305,9 +313,17 @@ fn refused(row: &Row, wish: Wish, remedy: Option<Wish>) -> Error {
     .into()
 }
 
+/// What can also be done later, or not at all, where a full disk keeps it from being done now.
+fn unless_full<T>(outcome: Result<T, Error>, instead: T) -> Result<T, Error> {
+    match outcome {
+        Err(error) if error.code() == ErrorCode::NoSpace => Ok(instead),
+        outcome => outcome,
+    }
+}
+
 /// Whether a guest says that there is no such thing.
 fn is_gone(error: &Error) -> bool {
-    matches!(error, Error::Guest(reply) if reply.code == pyro_protocol::code::ErrorCode::NotFound)
+    matches!(error, Error::Guest(reply) if reply.code == ErrorCode::NotFound)
 }
 
 /// Seconds since 1970, to the millisecond.

@@ -46,6 +46,20 @@ impl Place {
         }
     }
 
+    /// As [`Place::remove`]; a kill leaves all of it or nothing that bears its name.
+    pub(crate) fn remove_at_once(&self) -> Result<(), Error> {
+        // No id: whoever clears up knows no workspace of that name.
+        let aside = self.0.with_extension("removed");
+        match fs::rename(&self.0, &aside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::Io {
+                action: "remove",
+                path: self.0.clone(),
+                source: error,
+            }),
+            _ => Self(aside).remove(),
+        }
+    }
+
     /// Locked by whoever changes what the workspace is.
     pub(crate) fn lock(&self) -> PathBuf {
         self.0.join("lock")

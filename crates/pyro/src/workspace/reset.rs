@@ -118,6 +118,8 @@ impl Workspace {
     async fn swap(&self, row: &mut Row, machine_id: String) -> Result<(), Error> {
         let at = now();
         let disk = Place::disk_name(&machine_id);
+        let before = row.clone();
+        let new_machine = machine_id.clone();
         let (old_machine, old_disk) = (row.machine_id.replace(machine_id), row.disk.replace(disk));
         row.transition = Some(Transition::Discard {
             machine_id: old_machine.clone(),
@@ -129,7 +131,14 @@ impl Workspace {
         row.reset_count += 1;
         row.last_reset_at = Some(at);
         let written = row.clone();
-        self.pyro.db(move |store| store.set_reset(&written)).await?;
+        let swapped = self.pyro.db(move |store| store.set_reset(&written)).await;
+        if let Err(error) = swapped {
+            *row = before;
+            self.discard(Some(&new_machine), Some(&Place::disk_name(&new_machine)))
+                .await?;
+            self.finish(row).await?;
+            return Err(error);
+        }
         self.discard(old_machine.as_deref(), old_disk.as_deref())
             .await?;
         self.finish(row).await

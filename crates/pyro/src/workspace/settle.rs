@@ -8,7 +8,7 @@ use pyro_protocol::supervise::EndReason;
 use super::live::Live;
 use super::place::Place;
 use super::store::{Row, Stopped, Transition};
-use super::{Workspace, WorkspaceState};
+use super::{Workspace, WorkspaceState, unless_full};
 use crate::error::Error;
 
 impl Workspace {
@@ -72,13 +72,15 @@ impl Workspace {
         Ok(row)
     }
 
-    /// Writes down that nothing is under way any more.
+    /// Writes down that nothing is under way any more. Where the disk is full, the next who looks finds what is done already.
     pub(super) async fn finish(&self, row: &mut Row) -> Result<(), Error> {
         row.transition = None;
         let id = self.id.clone();
-        self.pyro
+        let written = self
+            .pyro
             .db(move |store| store.set_transition(&id, None))
-            .await
+            .await;
+        unless_full(written, ())
     }
 
     /// Writes down the end of a workspace's machine.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use pyro_protocol::code::ErrorCode;
 use pyro_protocol::supervise::{EndReason, MachineStatus};
 use serde_json::json;
 
@@ -12,8 +13,8 @@ use super::payload::{
     WorkspaceItem, WorkspaceList, WorkspacePayload,
 };
 use super::place::disk_usage;
-use super::store::{Row, Transition};
-use super::{BASELINE, Labels, Workspace, WorkspaceState, now};
+use super::store::Row;
+use super::{BASELINE, Labels, Workspace, WorkspaceState, now, unless_full};
 use crate::Pyro;
 use crate::error::Error;
 
@@ -27,6 +28,7 @@ impl Pyro {
         let mut workspaces = Vec::new();
         for row in rows {
             let workspace = self.workspace_of(row.id.clone());
+            let row = workspace.seen(row).await;
             workspaces.push(workspace.item(&row).await?);
         }
         workspaces.sort_by(|a, b| {
@@ -54,7 +56,11 @@ impl Pyro {
                 .iter()
                 .all(|(key, value)| row.labels.get(key) == Some(value))
             {
-                deleted.push(self.workspace_of(row.id).delete().await?);
+                match self.workspace_of(row.id).delete().await {
+                    // Somebody else was quicker.
+                    Err(error) if error.code() == ErrorCode::NotFound => {}
+                    outcome => deleted.push(outcome?),
+                }
             }
         }
         Ok(deleted)
@@ -66,11 +72,7 @@ impl Pyro {
         let (rows, _) = self.db(|store| store.all()).await?;
         for row in rows {
             let workspace = self.workspace_of(row.id.clone());
-            let dead = row.state.is_up()
-                && workspace
-                    .machine_of(&row)
-                    .is_none_or(|live| !live.is_there());
-            if row.transition.is_none() && !dead && !self.is_over(&row) {
+            if row.transition.is_none() && !workspace.is_dead(&row) && !self.is_over(&row) {
                 continue;
             }
             let lock = match lock::try_take(&workspace.place().lock())? {
@@ -81,7 +83,7 @@ impl Pyro {
             };
             if lock.is_none() {
                 let id = row.id.clone();
-                self.db(move |store| store.remove(&id)).await?;
+                unless_full(self.db(move |store| store.remove(&id)).await, ())?;
                 continue;
             }
             // Read again, now that nobody else changes it.
@@ -93,11 +95,7 @@ impl Pyro {
                 continue;
             };
             if self.is_over(&row) {
-                row.state = WorkspaceState::Deleting;
-                row.transition = Some(Transition::Delete);
-                let written = row.clone();
-                self.db(move |store| store.set_state(&written)).await?;
-                workspace.delete_settled(&row).await?;
+                workspace.delete_held(&mut row).await?;
             }
         }
         Ok(())
@@ -119,9 +117,12 @@ impl Workspace {
     /// How it is.
     pub async fn status(&self) -> Result<WorkspacePayload, Error> {
         let mut row = self.row().await?;
-        let dead = row.state.is_up() && self.machine_of(&row).is_none_or(|live| !live.is_there());
-        if dead && row.transition.is_none() {
-            row = self.settled().await?.row;
+        if row.transition.is_none() && self.is_dead(&row) {
+            let settled = self.settled().await.map(|held| Some(held.row));
+            row = match unless_full(settled, None)? {
+                Some(row) => row,
+                None => self.seen(row).await,
+            };
         }
         let status = self.machine_status(&row).await;
         let id = self.id.clone();
@@ -179,6 +180,23 @@ impl Workspace {
             disk_bytes: disk_usage(self.place().path()),
             metadata: metadata(status.as_ref()),
         })
+    }
+
+    /// Whether its machine should be there and is not.
+    fn is_dead(&self, row: &Row) -> bool {
+        row.state.is_up() && self.machine_of(row).is_none_or(|live| !live.is_there())
+    }
+
+    /// The row as it would be written down if there were room for it: without a machine that is gone.
+    async fn seen(&self, mut row: Row) -> Row {
+        if row.transition.is_none()
+            && self.is_dead(&row)
+            && let Some(live) = self.machine_of(&row)
+        {
+            row.stopped = Some(live.end(&self.place()).await);
+            row.state = WorkspaceState::Stopped;
+        }
+        row
     }
 
     async fn item(&self, row: &Row) -> Result<WorkspaceItem, Error> {

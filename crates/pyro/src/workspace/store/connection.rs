@@ -1,17 +1,20 @@
-//! Opening the database: its directory, its version, and what becomes of one that is damaged.
+//! Opening the database: its directory, its version, and what becomes of one that is damaged or whose disk is full.
 
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use pyro_protocol::code::ErrorCode;
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 
 /// Longest wait for another process that writes.
 const BUSY: Duration = Duration::from_secs(20);
 
 /// Time between two attempts at what does not wait for another process by itself.
 const PAUSE: Duration = Duration::from_millis(5);
+
+/// A disk with less room is full: the index of what was written last takes half of it.
+const ROOM_BYTES: u64 = 64 * 1024;
 
 /// The version of the schema that this program writes.
 const SCHEMA: u32 = 1;
@@ -34,6 +37,12 @@ pub enum StoreError {
         /// Its version.
         found: u32,
     },
+    /// The disk has no room for what is to be written down.
+    #[error("the database of workspaces cannot be written: the disk of `{}` is full", directory.display())]
+    NoRoom {
+        /// The directory that it lies in.
+        directory: PathBuf,
+    },
     /// It cannot be read or written.
     #[error("the database of workspaces cannot be used")]
     Sqlite(#[from] rusqlite::Error),
@@ -45,8 +54,8 @@ impl StoreError {
         match self {
             Self::Make { source, .. } => crate::error::codes::io_code(source),
             Self::Newer { .. } => ErrorCode::FailedPrecondition,
+            Self::NoRoom { .. } => ErrorCode::NoSpace,
             Self::Sqlite(error) => match error.sqlite_error_code() {
-                Some(rusqlite::ErrorCode::DiskFull) => ErrorCode::NoSpace,
                 Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
                     ErrorCode::Conflict
                 }
@@ -64,6 +73,9 @@ impl StoreError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Newer { .. } => Some("use the newer `pyro`, or another `PYRO_STATE_DIR`".into()),
+            Self::NoRoom { .. } => Some(
+                "make room on that disk: `pyro workspace delete` works although it is full".into(),
+            ),
             Self::Make { .. } | Self::Sqlite(_) => match self.code() {
                 ErrorCode::NoSpace => Some("make room on the disk of the state directory".into()),
                 ErrorCode::Conflict => Some("run it again when the other `pyro` is done".into()),
@@ -74,6 +86,106 @@ impl StoreError {
             },
         }
     }
+}
+
+impl StoreError {
+    /// The error as it is where `directory` may have no room left, which SQLite tells in several ways.
+    pub(crate) fn at(self, directory: &Path) -> Self {
+        let Self::Sqlite(error) = &self else {
+            return self;
+        };
+        let lacks_room = match (error.sqlite_error_code(), error.sqlite_error()) {
+            (Some(rusqlite::ErrorCode::DiskFull), _) => true,
+            (_, Some(error)) if error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE => true,
+            (Some(rusqlite::ErrorCode::SystemIoFailure | rusqlite::ErrorCode::CannotOpen), _) => {
+                is_full(directory)
+            }
+            _ => false,
+        };
+        if lacks_room {
+            Self::NoRoom {
+                directory: directory.to_owned(),
+            }
+        } else {
+            self
+        }
+    }
+
+    /// As [`StoreError::at`], of a database that was opened to be read because there was no room.
+    pub(crate) fn at_reading(self, directory: &Path) -> Self {
+        match &self {
+            Self::Sqlite(error)
+                if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly) =>
+            {
+                Self::NoRoom {
+                    directory: directory.to_owned(),
+                }
+            }
+            _ => self.at(directory),
+        }
+    }
+}
+
+fn is_full(directory: &Path) -> bool {
+    rustix::fs::statvfs(directory).is_ok_and(|found| {
+        found.f_bavail.saturating_mul(found.f_frsize) < ROOM_BYTES
+            || (found.f_files > 0 && found.f_favail == 0)
+    })
+}
+
+/// Opens the database at `path` to be read, which takes no room: what a killed process left unmerged is indexed in memory.
+pub(crate) fn open_reading(path: &Path) -> Result<Connection, StoreError> {
+    let with_suffix = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let made = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(with_suffix("-shm"));
+    let alone = match made {
+        Ok(_) => "readonly_shm=1",
+        // Not even a name has room. Where nothing is unmerged, nobody has it open, and nobody can open it to write.
+        Err(_) if !with_suffix("-wal").exists() => "immutable=1",
+        Err(source) => {
+            return Err(StoreError::Make {
+                path: path.to_owned(),
+                source,
+            });
+        }
+    };
+    let uri = format!("file:{}?mode=ro&{alone}", escaped(path));
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_URI
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(uri, flags)?;
+    connection.busy_timeout(BUSY)?;
+    let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    match found {
+        SCHEMA => Ok(connection),
+        // One that was never made whole tells of nothing.
+        0 => Err(StoreError::NoRoom {
+            directory: path.parent().unwrap_or(path).to_owned(),
+        }),
+        newer => Err(StoreError::Newer { found: newer }),
+    }
+}
+
+/// A path as it stands in a URI.
+fn escaped(path: &Path) -> String {
+    use std::fmt::Write as _;
+    use std::os::unix::ffi::OsStrExt;
+    let mut text = String::new();
+    for &byte in path.as_os_str().as_bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            let _ = write!(text, "%{byte:02x}");
+        }
+    }
+    text
 }
 
 /// Opens the database at `path`, or makes it. One that is no database any more is put aside under another name, so that

@@ -9,14 +9,14 @@ pub(super) mod connection;
 mod row;
 mod snapshots;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::names::Labels;
 use super::state::WorkspaceState;
 pub(crate) use commands::{CommandRecord, CommandState, NewCommand, Writer};
-use connection::{StoreError, open};
+use connection::{StoreError, open, open_reading};
 pub(crate) use row::{Damaged, Facts, Row, Stopped, Transition};
 pub(crate) use snapshots::SnapshotRow;
 
@@ -24,15 +24,43 @@ pub(crate) use snapshots::SnapshotRow;
 #[derive(Debug)]
 pub(crate) struct Store {
     connection: Connection,
+    directory: PathBuf,
+    can_write: bool,
 }
 
 const COLUMNS: &str = "id, name, labels, facts, ttl_seconds, state, transition, machine_id, disk, stopped, \
      created_at, last_activity_at, session_at, reset_count, last_reset_at, last_sequence";
 
 impl Store {
-    /// Opens the database at `path`, or makes it.
+    /// Opens the database at `path`, or makes it. Where the disk has no room for that, it is opened to be read.
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
-        open(path).map(|connection| Self { connection })
+        let directory = path.parent().unwrap_or(path).to_owned();
+        let (connection, can_write) = match open(path).map_err(|error| error.at(&directory)) {
+            Err(StoreError::NoRoom { .. }) => {
+                let opened = open_reading(path);
+                (opened.map_err(|error| error.at_reading(&directory))?, false)
+            }
+            opened => (opened?, true),
+        };
+        Ok(Self {
+            connection,
+            directory,
+            can_write,
+        })
+    }
+
+    /// Whether there was room to open it for writing.
+    pub(crate) fn can_write(&self) -> bool {
+        self.can_write
+    }
+
+    /// What an error of this store is.
+    pub(crate) fn told(&self, error: StoreError) -> StoreError {
+        if self.can_write {
+            error.at(&self.directory)
+        } else {
+            error.at_reading(&self.directory)
+        }
     }
 
     /// Every workspace, and those whose record cannot be read.

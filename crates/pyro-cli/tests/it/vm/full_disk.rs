@@ -18,7 +18,7 @@ const OWN_MOUNTS: &str = "PYRO_TEST_OWN_MOUNTS";
 
 /// Runs the calling test again where its mounts are its own, and go with it; `false` in the
 /// first process. Nobody but root can mount.
-fn has_own_mounts() -> bool {
+pub(super) fn has_own_mounts() -> bool {
     if std::env::var_os(OWN_MOUNTS).is_some() {
         return true;
     }
@@ -37,7 +37,7 @@ fn has_own_mounts() -> bool {
 }
 
 /// A disk of `bytes` at `directory`.
-fn small_disk(directory: &Path, bytes: u64) {
+pub(super) fn small_disk(directory: &Path, bytes: u64) {
     fs::create_dir(directory).unwrap();
     let mounted = Command::new("mount")
         .args([
@@ -53,7 +53,7 @@ fn small_disk(directory: &Path, bytes: u64) {
     assert!(mounted.success());
 }
 
-fn names(directory: &Path) -> Vec<PathBuf> {
+pub(super) fn names(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).unwrap();
     let mut names: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     names.sort();

@@ -140,13 +140,15 @@ pub(crate) fn open_reading(path: &Path) -> Result<Connection, StoreError> {
         name.push(suffix);
         PathBuf::from(name)
     };
+    // One that is there is not opened: closing it would take SQLite's locks of this process away.
     let made = std::fs::OpenOptions::new()
-        .create(true)
+        .create_new(true)
         .append(true)
         .mode(0o600)
         .open(with_suffix("-shm"));
     let alone = match made {
         Ok(_) => "readonly_shm=1",
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => "readonly_shm=1",
         // Not even a name has room. Where nothing is unmerged, nobody has it open, and nobody can open it to write.
         Err(_) if !with_suffix("-wal").exists() => "immutable=1",
         Err(source) => {

@@ -59,7 +59,7 @@ fn several_attempts_at_the_same_bug_know_nothing_of_each_other() {
     };
     let attempts = [("one", "try=1"), ("two", "try=2"), ("three", "try=3")];
     let made = attempts.map(|(name, label)| create(name, label));
-    for made in made.map(|made| made.finish()) {
+    for made in made.map(pyro_testing::Running::finish) {
         let made = made.json();
         assert_eq!(made["execution_mode"], "guest_vsock", "{made}");
         assert_eq!(made["workspace_seed"]["mode"], "git_checkout", "{made}");

@@ -215,7 +215,11 @@ pub(crate) fn booby_trap(checkout: &Path, trace: &Path) {
     let program = checkout.parent().unwrap().join("trap.sh");
     fs::write(
         &program,
-        format!("#!/bin/sh\necho \"$0 $*\" >> {}\ncat\n", trace.display()),
+        // A filter gives back what it is given. Who speaks a protocol with Git would wait for it as Git waits for him.
+        format!(
+            "#!/bin/sh\necho \"$0 $*\" >> {}\n[ \"$1\" = remote ] || cat\n",
+            trace.display()
+        ),
     )
     .unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
@@ -233,7 +237,7 @@ pub(crate) fn booby_trap(checkout: &Path, trace: &Path) {
     ] {
         fs::copy(program, hooks.join(hook)).unwrap();
     }
-    let ext = format!("ext::{program}");
+    let ext = format!("ext::{program} remote");
     for (name, value) in [
         ("core.fsmonitor", program),
         ("core.sshCommand", program),

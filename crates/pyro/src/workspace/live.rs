@@ -83,34 +83,43 @@ impl Live {
         agent_socket::call(&self.runtime.join(AGENT_SOCKET), request).await
     }
 
-    /// Asks its supervisor for something.
+    /// Asks its supervisor for something, and waits while that does something else.
     pub(crate) async fn control(
         &self,
         request: &ControlRequest,
         deadline: Duration,
     ) -> Result<ControlReply, Error> {
-        let socket = self.runtime.join(CONTROL_SOCKET);
-        match timeout(deadline, snapshot::exchange(&socket, request)).await {
-            Ok(Ok(ControlReply::Refused(failure))) => Err(Error::Machine(Box::new(failure))),
-            Ok(Ok(reply)) => Ok(reply),
-            Ok(Err(error)) => Err(Error::unreachable(&error)),
-            Err(_) => Err(Error::Supervisor {
+        let asking = async {
+            loop {
+                match self.ask_once(request).await {
+                    // Who asked for that may have been killed; whoever drives a workspace does it alone.
+                    Err(Error::Machine(failure)) if failure.code == ErrorCode::Conflict => {
+                        sleep(BUSY_LOOK).await;
+                    }
+                    answered => return answered,
+                }
+            }
+        };
+        timeout(deadline, asking).await.unwrap_or_else(|_| {
+            Err(Error::Supervisor {
                 reason: format!("it did not answer within {} s", deadline.as_secs()),
-            }),
+            })
+        })
+    }
+
+    async fn ask_once(&self, request: &ControlRequest) -> Result<ControlReply, Error> {
+        let socket = self.runtime.join(CONTROL_SOCKET);
+        match snapshot::exchange(&socket, request).await {
+            Ok(ControlReply::Refused(failure)) => Err(Error::Machine(Box::new(failure))),
+            Ok(reply) => Ok(reply),
+            Err(error) => Err(Error::unreachable(&error)),
         }
     }
 
     /// Waits until what was asked of it before is done, even if who asked is dead: a snapshot is made to its end then, too.
     pub(crate) async fn at_rest(&self) {
-        let until = Instant::now() + REST_PATIENCE;
         // It lives on without an owner already, so this changes nothing.
-        let ask = ControlRequest::Detach;
-        while let Err(Error::Machine(failure)) = self.control(&ask, STATUS_DEADLINE).await {
-            if failure.code != ErrorCode::Conflict || Instant::now() >= until {
-                return;
-            }
-            sleep(BUSY_LOOK).await;
-        }
+        let _ = self.control(&ControlRequest::Detach, REST_PATIENCE).await;
     }
 
     /// How it is.

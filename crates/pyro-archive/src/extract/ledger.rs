@@ -103,6 +103,11 @@ impl Ledger {
         Err(io::ErrorKind::AlreadyExists.into())
     }
 
+    /// A name as [`Ledger::note`] gives it, of which nothing is noted.
+    pub fn name(prefix: &str) -> OsString {
+        OsString::from(format!("{prefix}{}", fresh_id()))
+    }
+
     /// What processes that died have left, now ours. One that cannot be looked at is left out.
     pub fn left(&self) -> Vec<Left> {
         let entries = std::fs::read_dir(&self.directory).into_iter().flatten();

@@ -182,10 +182,21 @@ pub(super) async fn large(pyro: &Pyro, count: usize) {
     };
     let workspace = created(pyro, seed, 1024).await;
     row("create with 50,000 files", &mut [millis(begun)]);
-    let mut spans: [Vec<f64>; 4] = Default::default();
-    let [same, ten, push, pushed] = &mut spans;
+    let mut spans: [Vec<f64>; 6] = Default::default();
+    let [read, found, same, ten, push, pushed] = &mut spans;
     let options = SyncPushOptions::default();
     for round in 0..count {
+        for (line, span) in [
+            (
+                "find . -type f -exec sha256sum {} + > /dev/null",
+                &mut *read,
+            ),
+            ("find . -printf '%p %s %T@ %i\\n' > /dev/null", &mut *found),
+        ] {
+            let begun = Instant::now();
+            run(&workspace, Program::shell(line)).await;
+            span.push(millis(begun));
+        }
         let begun = Instant::now();
         let diff = workspace.diff(&DiffOptions::default()).await.unwrap();
         assert_eq!(diff.changed, round > 0);
@@ -212,6 +223,8 @@ pub(super) async fn large(pyro: &Pyro, count: usize) {
     }
     workspace.delete().await.unwrap();
     for (name, span) in [
+        "reference: `sha256sum` of all in the guest",
+        "reference: `find -printf` of all in the guest",
         "diff of 50,000 files, as before",
         "diff of 50,000 files, 10 changed",
         "sync push of what differs in 50,000 files",
@@ -230,8 +243,8 @@ pub(super) async fn bulk(pyro: &Pyro, count: usize) {
     let source = home.path().join("tree");
     std::fs::create_dir(&source).unwrap();
     let workspace = created(pyro, SeedSource::Empty, 1024).await;
-    let mut spans: [Vec<f64>; 4] = Default::default();
-    let [push, fed, export, passed] = &mut spans;
+    let mut spans: [Vec<f64>; 5] = Default::default();
+    let [push, fed, export, passed, read] = &mut spans;
     let export_options = ExportOptions {
         format: ExportFormat::Tar,
         overwrite: Overwrite::Replace,
@@ -275,6 +288,9 @@ pub(super) async fn bulk(pyro: &Pyro, count: usize) {
         let begun = Instant::now();
         run(&workspace, Program::argv(["cat", "bulk"])).await;
         passed.push(millis(begun));
+        let begun = Instant::now();
+        run(&workspace, Program::argv(["sha256sum", "bulk"])).await;
+        read.push(millis(begun));
     }
     workspace.delete().await.unwrap();
     for (name, span) in [
@@ -282,6 +298,7 @@ pub(super) async fn bulk(pyro: &Pyro, count: usize) {
         "  the same bytes into `cat > /dev/null`",
         "export of it as a tar",
         "  the same bytes out of `cat`",
+        "  `sha256sum` of them in the guest",
     ]
     .iter()
     .zip(&mut spans)

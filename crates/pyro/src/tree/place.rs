@@ -12,12 +12,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use pyro_archive::beneath::DIRECTORY;
-use pyro_archive::extract::ledger::{Left, Record};
+use pyro_archive::extract::ledger::Left;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::TreeError;
-use super::unfinished::Unfinished;
+use super::unfinished::{Hidden, Unfinished};
 use super::unpack::{Links, Overwrite};
 
 /// What the names of hidden directories begin with.
@@ -43,8 +43,8 @@ pub(super) struct Place {
     directory: OwnedFd,
     made: Made,
     counts: bool,
-    /// Has the hidden directory's name. Goes when that is gone.
-    record: Record,
+    /// Its note goes when the directory is gone.
+    hidden: Hidden,
 }
 
 impl Place {
@@ -69,11 +69,11 @@ impl Place {
             });
         }
         let missing = missing(above);
-        let record = unfinished
+        let hidden = unfinished
             .note_place(&absolute, missing.len())
             .map_err(TreeError::io("note what is made for", path))?;
         let (parent, made) = make(above, &missing, links)?;
-        let directory = beside(&parent, record.name())
+        let directory = beside(&parent, hidden.name())
             .inspect_err(|_| made.unmake())
             .map_err(TreeError::io("make a directory in", above))?;
         Ok(Self {
@@ -83,7 +83,7 @@ impl Place {
             directory,
             made,
             counts: false,
-            record,
+            hidden,
         })
     }
 
@@ -177,7 +177,7 @@ impl Drop for Place {
         // After an exchange it holds what stood there, which may be closed to its owner. What has the parent's name by now may be
         // something else.
         let parent = PathBuf::from(format!("/proc/self/fd/{}", self.parent.as_raw_fd()));
-        remove(&parent.join(self.record.name()));
+        remove(&parent.join(self.hidden.name()));
         if !self.counts {
             self.made.unmake();
         }

@@ -3,6 +3,7 @@
 //! Owns the two ledgers: of directories that are merged into, which go on to their end, and of hidden directories beside places that
 //! something new is to take, which are removed. Whoever uses workspaces next does both.
 
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,25 @@ use super::place;
 pub struct Unfinished {
     merges: Ledger,
     places: Ledger,
+}
+
+/// A hidden directory that is about to be made. Dropped, it is noted no more.
+#[derive(Debug)]
+pub(super) enum Hidden {
+    /// Whoever comes next removes it if this process is killed.
+    Noted(Record),
+    /// There was no room to note it. Work is brought out of a workspace all the same: a directory that stays behind if this
+    /// process is killed in the midst is the lesser harm.
+    Unnoted(OsString),
+}
+
+impl Hidden {
+    pub(super) fn name(&self) -> &OsStr {
+        match self {
+            Self::Noted(record) => record.name(),
+            Self::Unnoted(name) => name,
+        }
+    }
 }
 
 impl Unfinished {
@@ -67,10 +87,18 @@ impl Unfinished {
     }
 
     /// Notes that a hidden directory is about to be made beside `place`, for which the last `made` directories above it are made.
-    pub(super) fn note_place(&self, place: &Path, made: usize) -> std::io::Result<Record> {
+    pub(super) fn note_place(&self, place: &Path, made: usize) -> std::io::Result<Hidden> {
         let above = place.parent().unwrap_or(Path::new("/"));
         let name = place.file_name().unwrap_or_default().as_bytes();
         let below = [format!("{made}/").as_bytes(), name].concat();
-        self.places.note(place::HIDDEN, above, &below)
+        match self.places.note(place::HIDDEN, above, &below) {
+            Ok(record) => Ok(Hidden::Noted(record)),
+            Err(error) => match error.kind() {
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                    Ok(Hidden::Unnoted(Ledger::name(place::HIDDEN)))
+                }
+                _ => Err(error),
+            },
+        }
     }
 }

@@ -193,6 +193,14 @@ fn every_operation_works_or_says_that_the_disk_is_full() {
         ],
     );
     compare(&world, "host_full", &told);
+    // Work is brought out to where there is room, although nothing can be noted of that.
+    let elsewhere = world.home().join("elsewhere");
+    done(
+        &world,
+        &["export", "w", "d/big", "--output", &utf8(&elsewhere)],
+    );
+    let big = std::fs::read(Path::new(&source).join("d/big")).unwrap();
+    assert!(std::fs::read(&elsewhere).unwrap() == big);
     let status = mcp.call("workspace_status", &json!({"workspace_id": "w"}));
     assert_ne!(status["isError"], true, "{status}");
     let ran = json!({"workspace_id": "w", "command": "touch half"});
@@ -232,7 +240,6 @@ fn every_operation_works_or_says_that_the_disk_is_full() {
         "{found}"
     );
     done(&world, &["export", "w", "d/big", "--output", &out]);
-    let big = std::fs::read(Path::new(&source).join("d/big")).unwrap();
     assert!(std::fs::read(&out).unwrap() == big);
     let ran = json!({"workspace_id": "w", "command": "echo more > b"});
     let ran = mcp.call("workspace_exec", &ran);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::lock::{self, Lock, Locked};
+use super::store::connection;
 use crate::Pyro;
 use crate::error::Error;
 
@@ -29,6 +30,10 @@ impl Pyro {
         if !dry_run {
             self.settle_workspaces().await?;
         }
+        if !self.damaged_databases().is_empty() {
+            // Whose record is in one of these is not nobody's.
+            return Ok(Vec::new());
+        }
         let mut remains = Vec::new();
         for (id, path) in directories(&home.workspaces()) {
             if let Some(lock) = self.forgotten(&id, &path).await? {
@@ -51,6 +56,11 @@ impl Pyro {
         }
         remains.extend(self.remove_seed_remains(dry_run).await?);
         Ok(remains)
+    }
+
+    /// The databases that were put aside because they were damaged.
+    pub(super) fn damaged_databases(&self) -> Vec<PathBuf> {
+        connection::aside(&self.settings().home.workspace_database())
     }
 
     /// The lock of a directory that is no workspace's. One that is being made has its lock before its record.

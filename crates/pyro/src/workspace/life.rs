@@ -154,6 +154,11 @@ impl Workspace {
             }
             Ok(None) => {}
             Err(Error::Workspace(error)) if matches!(*error, WorkspaceError::Damaged { .. }) => {
+                let id = self.id.clone();
+                let machine = self.pyro.db(move |store| store.machine_id(&id)).await?;
+                if let Some(machine) = machine {
+                    self.live_of(&machine).stop(false).await?;
+                }
                 self.forget().await?;
             }
             Err(error) if error.code() == ErrorCode::NotFound && self.row().await.is_ok() => {

@@ -1,6 +1,7 @@
 //! What is told of workspaces, with the field names of the original's payloads. Times are seconds since 1970.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use pyro_protocol::supervise::{EngineChoice, StartKind};
 use serde::{Deserialize, Serialize};
@@ -164,6 +165,9 @@ pub struct WorkspaceList {
     /// Those whose record cannot be read. They are left as they are.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub damaged: Vec<DamagedWorkspace>,
+    /// Databases of workspaces that were damaged and put aside. What their workspaces wrote stays as long as they are there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub damaged_databases: Vec<PathBuf>,
 }
 
 /// A workspace whose record cannot be read.

@@ -44,6 +44,7 @@ impl Pyro {
             count: workspaces.len(),
             workspaces,
             damaged: damaged.collect(),
+            damaged_databases: self.damaged_databases(),
         })
     }
 

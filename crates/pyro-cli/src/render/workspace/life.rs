@@ -78,6 +78,14 @@ pub(crate) fn list(list: &WorkspaceList) -> String {
             printable(&damaged.reason)
         );
     }
+    for path in &list.damaged_databases {
+        let _ = writeln!(
+            text,
+            "[workspace] the database of workspaces was damaged and lies in `{}`: what they wrote stays below the state directory; \
+             remove that file, and `pyro gc` clears it away",
+            printable(&path.display().to_string())
+        );
+    }
     if text.is_empty() {
         text.push_str("There are no workspaces\n");
     }
@@ -256,6 +264,7 @@ mod tests {
             count: 2,
             workspaces: vec![item, stopped],
             damaged: Vec::new(),
+            damaged_databases: Vec::new(),
         };
         assert_eq!(
             list(&all),

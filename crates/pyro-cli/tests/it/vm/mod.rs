@@ -38,6 +38,7 @@ mod trees;
 mod vsock;
 mod workspace_chaos;
 mod workspace_cli;
+mod workspace_damage;
 mod workspace_full;
 mod workspace_life;
 mod workspace_limits;

@@ -16,6 +16,9 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// A disk with less room is full: the index of what was written last takes half of it.
 const ROOM_BYTES: u64 = 64 * 1024;
 
+/// What follows the name of a database that was put aside.
+const ASIDE: &str = ".damaged-";
+
 /// The version of the schema that this program writes.
 const SCHEMA: u32 = 1;
 
@@ -75,6 +78,10 @@ impl StoreError {
             Self::Newer { .. } => Some("use the newer `pyro`, or another `PYRO_STATE_DIR`".into()),
             Self::NoRoom { .. } => Some(
                 "make room on that disk: `pyro workspace delete` works although it is full".into(),
+            ),
+            Self::Sqlite(error) if is_damaged(error) => Some(
+                "move `workspaces.db` of the state directory to `workspaces.db.damaged-1`: a new one is made, and what workspaces wrote stays"
+                    .into(),
             ),
             Self::Make { .. } | Self::Sqlite(_) => match self.code() {
                 ErrorCode::NoSpace => Some("make room on the disk of the state directory".into()),
@@ -276,13 +283,33 @@ fn is_damaged(error: &rusqlite::Error) -> bool {
     )
 }
 
+/// The databases that were put aside because they were damaged. As long as one is there, what its workspaces wrote is kept.
+pub(crate) fn aside(path: &Path) -> Vec<PathBuf> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Vec::new();
+    };
+    let mut prefix = name.as_encoded_bytes().to_vec();
+    prefix.extend_from_slice(ASIDE.as_bytes());
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> = entries
+        .filter(|entry| {
+            let name = entry.file_name();
+            let name = name.as_encoded_bytes();
+            name.starts_with(&prefix) && !name.ends_with(b"-wal") && !name.ends_with(b"-shm")
+        })
+        .map(|entry| entry.path())
+        .collect();
+    found.sort();
+    found
+}
+
 fn put_aside(path: &Path) -> Result<(), StoreError> {
     let at = crate::workspace::now();
     for suffix in ["", "-wal", "-shm"] {
         let mut from = path.as_os_str().to_owned();
         from.push(suffix);
         let mut to = path.as_os_str().to_owned();
-        to.push(format!(".damaged-{at:.3}{suffix}"));
+        to.push(format!("{ASIDE}{at:.3}{suffix}"));
         match std::fs::rename(&from, &to) {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

@@ -87,6 +87,16 @@ impl Store {
         Ok(statement.query_row([id], Row::read).optional()?)
     }
 
+    /// The machine of a workspace, although the rest of its record may be damaged.
+    pub(crate) fn machine_id(&self, id: &str) -> Result<Option<String>, StoreError> {
+        let found = self
+            .connection
+            .prepare_cached("SELECT machine_id FROM workspace WHERE id = ?1")?
+            .query_row([id], |row| Ok(row.get(0).ok()))
+            .optional()?;
+        Ok(found.flatten())
+    }
+
     /// Writes down a new workspace, unless that makes more than `most` of them with a record here.
     pub(crate) fn insert(&mut self, row: &Row, most: u64) -> Result<bool, StoreError> {
         let transaction = self.connection.transaction()?;
@@ -223,7 +233,9 @@ impl Store {
     /// Whether a workspace's seed has this digest.
     pub(crate) fn seed_is_used(&self, digest: &str) -> Result<bool, StoreError> {
         let found: bool = self.connection.query_row(
-            "SELECT EXISTS (SELECT 1 FROM workspace WHERE json_extract(facts, '$.seed_tar') = ?1)",
+            // A record that is damaged may be of a workspace that began with it.
+            "SELECT EXISTS (SELECT 1 FROM workspace WHERE \
+             CASE WHEN json_valid(facts) THEN json_extract(facts, '$.seed_tar') = ?1 ELSE 1 END)",
             [digest],
             |row| row.get(0),
         )?;

@@ -5,7 +5,7 @@
 //!   └──────────failure──────────────┴── taken back ──▶ as if nothing had been
 //! ```
 //!
-//! With a [`Ledger`] the same holds for a process that dies: see [`super::recover`]. From the moment at which nothing stands in the way
+//! With a [`Ledger`] the same holds for a process that dies: see [`super::recover()`]. From the moment at which nothing stands in the way
 //! any more it is not asked again whether the import is still wanted.
 //!
 //! The place is a hidden directory in the deepest directory of the destination's path that
@@ -96,7 +96,7 @@ impl Stage {
         Self::make(root, destination, None)
     }
 
-    /// As [`Stage::open`], for a process that may be killed: [`super::recover`] then brings it to its end.
+    /// As [`Stage::open`], for a process that may be killed: [`super::recover()`] then brings it to its end.
     pub fn open_noted(
         root: Root,
         destination: Relative,

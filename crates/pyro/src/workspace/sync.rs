@@ -375,7 +375,11 @@ fn both_ends<E>(
 ) -> Result<(E, SeedSummary), Error> {
     match (end, packed) {
         (Err(error), Err(TreeError::Stream(source)))
-            if source.kind() == std::io::ErrorKind::BrokenPipe =>
+            // The second if bytes were on their way to him.
+            if matches!(
+                source.kind(),
+                std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset
+            ) =>
         {
             Err(error)
         }

@@ -107,12 +107,21 @@ impl World {
     pub fn pyro(&self, arguments: &[&str]) -> Pyro {
         let mut pyro = Pyro::new(&self.program);
         pyro.args(arguments)
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", self.home())
-            .env("PYRO_CACHE_DIR", &self.cache)
-            .env("PYRO_STATE_DIR", self.state())
-            .env("PYRO_RUNTIME_DIR", self.runtime());
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        for (name, place) in self.variables() {
+            pyro.env(name, place);
+        }
         pyro
+    }
+
+    /// The environment variables that tell a program where this world is.
+    pub fn variables(&self) -> [(&'static str, PathBuf); 4] {
+        [
+            ("HOME", self.home().to_owned()),
+            ("PYRO_CACHE_DIR", self.cache.clone()),
+            ("PYRO_STATE_DIR", self.state()),
+            ("PYRO_RUNTIME_DIR", self.runtime()),
+        ]
     }
 
     /// `pyro run ENVIRONMENT … -- argv`, with `flags` before the dashes.

